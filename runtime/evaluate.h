@@ -1,0 +1,39 @@
+/* evaluate: accuracy and loss of a Program's eval step with the weights of a run, and no training.
+ *
+ * An Evaluator holds the images and the weights, so that many architectures can be measured one after another; the caller
+ * compiles each architecture into a Program of its own, whose parameters keep the names of the whole model. */
+#ifndef ADWP_RUNTIME_EVALUATE_H
+#define ADWP_RUNTIME_EVALUATE_H
+
+#include "runtime/base/err.h"
+#include "runtime/executor.h"
+#include "runtime/program.h"
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct EvaluateOptions {
+  const char *weights;     /* a run's weights.safetensors */
+  const char *data_folder; /* null where the data are synthetic */
+  bool test;               /* the test images instead of x_val */
+  int32_t threads;
+  const volatile sig_atomic_t *stop; /* becomes nonzero: give up with an error; null: never */
+} EvaluateOptions;
+
+typedef struct EvaluateOutcome {
+  int64_t images, correct;
+  double accuracy; /* 0..1 */
+  double loss;     /* mean over the images */
+} EvaluateOutcome;
+
+typedef struct Evaluator Evaluator;
+
+/* `program` tells data and seed; any Program of the model will do. */
+Evaluator *evaluator_new(const Program *program, const EvaluateOptions *options, Err *err);
+void evaluator_free(Evaluator *evaluator); /* null is allowed */
+
+/* Evaluates one Program, each image once. It must have the step `eval`, and the weights file each of its weights and logits. */
+bool evaluator_run(Evaluator *evaluator, const Program *program, EvaluateOutcome *outcome, Err *err);
+
+#endif

@@ -1,0 +1,155 @@
+/* The Program: what the compiler hands to the runtime. Plain structs; it never points back into the compiler.
+ *
+ * A step is a list of segments, run one after another. A segment is a list of launches that do not depend on each other: their
+ * tasks are shared out among the workers together. A launch runs one kernel on `tasks` tasks; the number of tasks comes from
+ * shapes and B, never from the number of threads, and no two tasks write the same element, so the bits are the same on any
+ * number of threads. */
+#ifndef ADWP_RUNTIME_PROGRAM_H
+#define ADWP_RUNTIME_PROGRAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct KernelArgs {
+  void *const *buffers; /* in the kernel's parameter order */
+  void *scratch;        /* this worker's, aligned to 64 */
+  int64_t batch;        /* B */
+} KernelArgs;
+
+/* Runs the tasks task0 <= t < task1. */
+typedef void KernelFunction(const KernelArgs *args, int64_t task0, int64_t task1);
+
+typedef struct ProgramKernel {
+  const char *name;
+  KernelFunction *run;
+  int64_t scratch_bytes;
+} ProgramKernel;
+
+typedef enum BufferSpace {
+  BUFFER_ARENA,     /* offset into the step's arena */
+  BUFFER_PARAMETER, /* offset into the parameters' memory, which outlives steps */
+} BufferSpace;
+
+typedef struct BufferRef {
+  BufferSpace space;
+  int64_t offset; /* bytes, multiple of 64 but for views of channels inside a concatenation */
+} BufferRef;
+
+typedef struct Launch {
+  uint32_t kernel;
+  uint32_t buffer_count;
+  const BufferRef *buffers;
+  int32_t images_per_task; /* tasks = ceil(B / images_per_task); 0: `tasks` */
+  int32_t tasks;
+  double flops; /* useful operations at B = batch: multiply-adds of convolutions and products counted as 2 */
+} Launch;
+
+typedef struct Segment {
+  const Launch *launches;
+  uint32_t count;
+} Segment;
+
+typedef struct NamedBuffer { /* an input that the runtime fills, or a result that it reads, both in the step's arena */
+  const char *name;
+  int64_t offset, elements; /* elements at B = batch; float, or int32_t for labels */
+  bool integer;
+} NamedBuffer;
+
+typedef struct ProgramStep {
+  const char *name;
+  const Segment *segments;
+  uint32_t segment_count;
+  int64_t arena_bytes;
+  const NamedBuffer *inputs; /* x: (B, H, W, C) normalised; y: (B,) */
+  uint32_t input_count;
+  const NamedBuffer *results;
+  uint32_t result_count;
+} ProgramStep;
+
+typedef enum ProgramParameterKind {
+  PROGRAM_WEIGHT,
+  PROGRAM_ALPHA,
+  PROGRAM_MOMENTUM,
+  PROGRAM_ADAM_MEAN,
+  PROGRAM_ADAM_SQUARE
+} ProgramParameterKind;
+
+/* A parameter lies in memory in the order in which kernels read it; files have the canonical, row-major order.
+ * `program_to_stored` and `program_to_canonical` convert. */
+typedef struct ProgramParameter {
+  const char *name;
+  ProgramParameterKind kind;
+  int32_t rank;
+  int64_t dims[4]; /* canonical */
+  int64_t offset;  /* bytes into the parameters' memory */
+  int64_t elements;
+  /* How stored order comes from canonical order: the canonical tensor seen as `view_rank` dims `view`, transposed by `order`. */
+  int32_t view_rank; /* 0: stored as it is */
+  int64_t view[6];
+  int32_t order[6]; /* stored dimension d is canonical view dimension order[d] */
+  double uniform;   /* initial value: uniform +-uniform, or where it is 0, `constant` */
+  double constant;
+} ProgramParameter;
+
+typedef struct ProgramCandidate {
+  const char *operation;
+  int32_t operation_index, source;
+} ProgramCandidate;
+
+typedef struct ProgramNode {
+  const ProgramCandidate *candidates;
+  int32_t count;
+} ProgramNode;
+
+typedef struct ProgramCell {
+  bool reduction;
+  const ProgramNode *nodes;
+  int32_t node_count;
+} ProgramCell;
+
+typedef struct ProgramData {
+  const char *name, *format;
+  int32_t channels, height, width, classes;
+  double mean[8], deviation[8]; /* of x/255, a channel */
+  double train_fraction;
+  int32_t crop_pad, cutout;
+  bool flip;
+  int32_t train_images, test_images; /* synthetic data */
+} ProgramData;
+
+typedef struct ProgramSearch { /* see dsl/model.h's Search */
+  int32_t train, cross_start, cross_end, total, batch, keep;
+  double lr_start, lr_end, alpha_lr, alpha_beta1, alpha_beta2, alpha_scale, alpha_initial;
+  bool last;
+  uint64_t seed;
+} ProgramSearch;
+
+typedef struct Program {
+  const char *name;       /* the hypernetwork's */
+  const char *space;      /* the space's name: what arch.adwp imports its operations from */
+  const char *target;     /* "x86-64-v4" */
+  const char *model_text; /* the filled-in model, a whole .adwp file */
+  const char *model_hash; /* of what decides whether a checkpoint fits: hexadecimal */
+  int32_t batch;
+  int64_t parameter_bytes;
+  const ProgramParameter *parameters;
+  uint32_t parameter_count;
+  const ProgramKernel *kernels;
+  uint32_t kernel_count;
+  const ProgramStep *steps; /* train_step, search_step, cross_step, eval, as far as asked for */
+  uint32_t step_count;
+  const ProgramCell *cells;
+  int32_t cell_count;
+  ProgramData data;
+  ProgramSearch search;
+} Program;
+
+/* Convert one parameter between its stored and its canonical order. */
+void program_to_stored(const ProgramParameter *parameter, const float *canonical, float *stored);
+void program_to_canonical(const ProgramParameter *parameter, const float *stored, float *canonical);
+
+const ProgramStep *program_find_step(const Program *program, const char *name); /* null: none */
+int32_t program_find_parameter(const Program *program, const char *name);       /* -1: none */
+
+#endif

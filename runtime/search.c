@@ -1,0 +1,225 @@
+/* The loop of Algorithm 1. A run's position is (epoch, steps of it that are done); everything that a step does is a function of the
+ * position, the seed and the state that a checkpoint holds, so stopping anywhere between two steps changes nothing. */
+#include "runtime/search.h"
+
+#include "runtime/base/arena.h"
+#include "runtime/base/text.h"
+#include "runtime/checkpoint.h"
+#include "runtime/dataset.h"
+#include "runtime/draw.h"
+#include "runtime/evaluate.h"
+#include "runtime/executor.h"
+#include "runtime/loader.h"
+#include "runtime/metrics.h"
+#include "runtime/results.h"
+#include "runtime/run_folder.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+typedef enum Stage { STAGE_TRAIN, STAGE_SEARCH, STAGE_CROSS } Stage;
+static const char *const stage_names[] = {"train", "search", "cross"};
+
+typedef struct Search {
+  const Program *program;
+  const SearchOptions *options;
+  Arena *memory;
+  RunFolder *folder;
+  Executor *executor;
+  Dataset *dataset;
+  Loader *loader;
+  Metrics *metrics;
+  const ProgramStep *steps[3]; /* one a Stage; null where no epoch uses it */
+  const ProgramStep *eval;
+  int64_t epoch_steps; /* steps of an epoch */
+  const char *checkpoint;
+  SearchState state;
+  double started, checkpoint_written; /* seconds of the monotonic clock */
+  int64_t checkpoint_step;            /* of the run, that the last checkpoint was written after; -1: none in this process */
+} Search;
+
+static double now_seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static bool must_stop(const Search *search) { return search->options->stop && *search->options->stop; }
+
+static Stage stage_of(const ProgramSearch *plan, int32_t epoch) {
+  if (epoch < plan->train) return STAGE_TRAIN;
+  return epoch >= plan->cross_start && epoch < plan->cross_end ? STAGE_CROSS : STAGE_SEARCH;
+}
+
+static double rate_of(const ProgramSearch *plan, int32_t epoch) {
+  return plan->lr_end + (plan->lr_start - plan->lr_end) * (1 + cos(M_PI * epoch / plan->total)) / 2;
+}
+
+static int64_t run_step(const Search *search) { return search->state.epoch * search->epoch_steps + search->state.epoch_step; }
+
+/* `after` is what the message ends with; err holds what went wrong. */
+static bool stop_at_bad_value(Search *search, const char *what, double value, Err *err) {
+  const SearchState *state = &search->state;
+  err_set(err, "%s is %s at step %lld of epoch %d (step %lld of the run)", what, isnan(value) ? "not a number" : "infinite",
+          (long long)state->epoch_step, state->epoch, (long long)run_step(search));
+  size_t length = strlen(err->text);
+  bool has = run_folder_has(search->folder, "checkpoint.safetensors");
+  snprintf(err->text + length, sizeof err->text - length, has ? "; the last good checkpoint is %s; a lower learning rate may help" : "; there is no checkpoint yet (%s); a lower learning rate may help",
+           search->checkpoint);
+  return false;
+}
+
+static bool write_checkpoint(Search *search, Err *err) {
+  if (!metrics_position(search->metrics, &search->state.metrics, err) ||
+      !checkpoint_write(search->checkpoint, search->program, search->executor, &search->state, err))
+    return false;
+  search->checkpoint_written = now_seconds();
+  search->checkpoint_step = run_step(search);
+  return true;
+}
+
+static bool checkpoint_is_due(const Search *search) {
+  const SearchOptions *options = search->options;
+  if (options->checkpoint_steps > 0 && run_step(search) % options->checkpoint_steps == 0) return true;
+  return options->checkpoint_minutes > 0 && now_seconds() - search->checkpoint_written > 60 * options->checkpoint_minutes;
+}
+
+static void set_scalars(Search *search, const ProgramStep *step, Stage stage) {
+  const ProgramSearch *plan = &search->program->search;
+  float *rate = executor_input(search->executor, step, "rate");
+  if (rate) *rate = (float)rate_of(plan, search->state.epoch);
+  float *corrections = executor_input(search->executor, step, "alpha.corrections");
+  if (!corrections || stage == STAGE_TRAIN) return;
+  double t = (double)(run_step(search) - plan->train * search->epoch_steps + 1); /* this update of the logits, counted from 1 */
+  corrections[0] = (float)plan->alpha_lr;
+  corrections[1] = (float)(1 - pow(plan->alpha_beta1, t));
+  corrections[2] = (float)(1 - pow(plan->alpha_beta2, t));
+}
+
+static float scalar_result(Search *search, const ProgramStep *step, const char *name) {
+  const float *value = executor_result(search->executor, step, name, NULL);
+  return value ? *value : 0;
+}
+
+/* One step at the position of `state`, which it moves on. */
+static bool take_step(Search *search, Stage stage, Err *err) {
+  const Program *program = search->program;
+  SearchState *state = &search->state;
+  const ProgramStep *step = search->steps[stage];
+  loader_next(search->loader, executor_input(search->executor, step, "x"), executor_input(search->executor, step, "y"));
+  if (stage == STAGE_TRAIN)
+    draw_random_alpha(program, search->executor, program->search.seed, run_step(search), program->search.alpha_scale);
+  set_scalars(search, step, stage);
+  executor_run(search->executor, step, program->search.batch);
+  double loss = scalar_result(search, step, "loss"), norm = scalar_result(search, step, "norm");
+  state->epoch_step++;
+  if (!isfinite(loss)) return stop_at_bad_value(search, "the loss", loss, err);
+  if (!isfinite(norm)) return stop_at_bad_value(search, "the gradient's norm", norm, err);
+  const float *right = executor_result(search->executor, step, "correct", NULL);
+  int64_t correct = 0;
+  for (int32_t i = 0; right && i < program->search.batch; i++) correct += right[i] > 0;
+  StepSums *sums[] = {&state->epoch_sums, &state->line_sums};
+  for (int i = 0; i < 2; i++) {
+    sums[i]->loss += loss;
+    sums[i]->correct += correct;
+    sums[i]->steps++;
+  }
+  return true;
+}
+
+/* One line, of the steps in `sums`; `more` is appended inside it. */
+static bool add_line(Search *search, const char *kind, Stage stage, const StepSums *sums, const char *more, Err *err) {
+  double images = (double)sums->steps * search->program->search.batch;
+  if (!metrics_add(search->metrics, err,
+                   "{\"kind\":\"%s\",\"stage\":\"%s\",\"epoch\":%d,\"step\":%lld,\"loss\":%.9g,\"accuracy\":%.9g,\"rate\":%.9g%s}", kind,
+                   stage_names[stage], search->state.epoch, (long long)run_step(search), sums->loss / (double)sums->steps,
+                   (double)sums->correct / images, rate_of(&search->program->search, search->state.epoch), more))
+    return false;
+  return metrics_add_time(search->metrics, err, "{\"kind\":\"%s\",\"epoch\":%d,\"step\":%lld,\"seconds\":%.3f,\"images_per_second\":%.1f}",
+                          kind, search->state.epoch, (long long)run_step(search), now_seconds() - search->started,
+                          progress_images_per_second(search->options->progress));
+}
+
+static void show_progress(Search *search, const char *stage) {
+  const SearchState *state = &search->state;
+  const ProgramSearch *plan = &search->program->search;
+  double steps = state->epoch_sums.steps ? (double)state->epoch_sums.steps : 1;
+  ProgressState shown = {.stage = stage,
+                         .epoch = state->epoch,
+                         .epochs = plan->total,
+                         .step = state->epoch_step,
+                         .steps = search->epoch_steps,
+                         .run_step = run_step(search),
+                         .run_steps = plan->total * search->epoch_steps,
+                         .batch = plan->batch,
+                         .loss = state->epoch_sums.loss / steps,
+                         .accuracy = (double)state->epoch_sums.correct / (steps * plan->batch)};
+  progress_step(search->options->progress, &shown);
+}
+
+/* Whether an epoch's logits may become the result (semantics: those that begin at or after cross.end, where there are any). */
+static bool may_be_best(const ProgramSearch *plan, int32_t epoch) {
+  bool after_cross = plan->cross_start < plan->cross_end && plan->cross_end < plan->total;
+  return epoch >= (after_cross ? plan->cross_end : plan->train);
+}
+
+/* Validates the epoch's logits and keeps them if they are the best so far. */
+static bool validate(Search *search, Text *more, Err *err) {
+  SearchState *state = &search->state;
+  const ProgramSearch *plan = &search->program->search;
+  EvaluateOutcome outcome;
+  if (!evaluate_images(search->executor, search->eval, plan->batch, search->dataset, DATASET_VALID, search->options->stop, &outcome, err))
+    return false;
+  if (!isfinite(outcome.loss)) return stop_at_bad_value(search, "the loss on the validation images", outcome.loss, err);
+  bool best = may_be_best(plan, state->epoch) && (plan->last || outcome.correct >= state->best_correct);
+  if (best) {
+    state->best_epoch = state->epoch;
+    state->best_correct = outcome.correct;
+    state->best_loss = outcome.loss;
+    checkpoint_copy_alpha(search->program, search->executor, state->best_alpha);
+  }
+  text_printf(more, ",\"valid_loss\":%.9g,\"valid_accuracy\":%.9g,\"best\":%s", outcome.loss, outcome.accuracy, best ? "true" : "false");
+  return true;
+}
+
+/* What follows an epoch's last step: validation in the search stage, the epoch's line, a checkpoint at the head of the next epoch. */
+static bool end_epoch(Search *search, Stage stage, bool *stopped, Err *err) {
+  SearchState *state = &search->state;
+  Text more = {0};
+  bool done = true;
+  if (stage != STAGE_TRAIN) {
+    show_progress(search, "validate");
+    done = validate(search, &more, stopped, err);
+  }
+  if (done && !*stopped) {
+    done = add_line(search, "epoch", stage, &state->epoch_sums, more.data ? more.data : "", err);
+    if (done) print_epoch(search, stage);
+    state->epoch++;
+    state->epoch_step = 0;
+    state->epoch_sums = state->line_sums = (StepSums){0};
+    done = done && write_checkpoint(search, err);
+  }
+  text_free(&more);
+  return done;
+}
+
+static bool run_epoch(Search *search, bool *stopped, Err *err) {
+  SearchState *state = &search->state;
+  const ProgramSearch *plan = &search->program->search;
+  Stage stage = stage_of(plan, state->epoch);
+  if (state->epoch == plan->train && state->epoch_step == 0)
+    draw_initial_alpha(search->program, search->executor, plan->seed, plan->alpha_initial);
+  while (state->epoch_step < search->epoch_steps) {
+    if ((*stopped = must_stop(search))) return true;
+    if (!take_step(search, stage, err)) return false;
+    if (search->options->metric_steps > 0 && state->epoch_step % search->options->metric_steps == 0) {
+      if (!add_line(search, "steps", stage, &state->line_sums, "", err)) return false;
+      state->line_sums = (StepSums){0};
+    }
+    show_progress(search, stage_names[stage]);
+    if (state->epoch_step < search->epoch_steps && checkpoint_is_due(search) && !write_checkpoint(search, err)) return false;
+  }
+  return end_epoch(search, stage, stopped, err);
+}

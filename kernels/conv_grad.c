@@ -1,0 +1,279 @@
+/* Gradients of dense and grouped convolutions.
+ *
+ * Weight: register tiles of input channels x output blocks run over a row's pixels and are added to the task's partial.
+ * Input: lanes run over input channels, so a task first transposes the weights into its scratch; a plain convolution writes its
+ * pixels straight, any other one adds each tap into a padded image in scratch and copies the inside out. */
+#include "kernels/conv_private.h"
+
+typedef struct WeightGrad {
+  const ConvSpec *s;
+  ConvRows rows;
+  int32_t dy, partial;
+  int64_t in, out; /* channels of a group */
+} WeightGrad;
+
+static LoopValue partial_index(LoopKernel *k, const WeightGrad *f, LoopValue base, LoopValue i, LoopValue block) {
+  return AT(k, 0, {base, 1}, {i, f->s->out.channels}, {block, k->lanes});
+}
+
+/* Moves the register tile from or to the partial. */
+static void move_tile(LoopKernel *k, const WeightGrad *f, int32_t acc, LoopValue base, int32_t channels, const BlockLoop *b, bool store) {
+  LoopValue i = loop_unroll(k, 0, channels, 1);
+  LoopValue block = loop_unroll(k, 0, b->blocks, 1);
+  LoopValue at = partial_index(k, f, base, i, block);
+  LoopValue lanes = loop_int(k, b->count);
+  LoopValue slot = AT(k, 0, {i, b->blocks}, {block, 1});
+  if (store) {
+    LoopValue value = loop_get(k, acc, slot);
+    loop_store_lanes(k, f->partial, at, value, lanes);
+  } else {
+    LoopValue value = loop_load_lanes(k, f->partial, at, lanes, 0);
+    loop_set(k, acc, slot, value);
+  }
+  loop_end(k);
+  loop_end(k);
+}
+
+static void weight_tile(LoopKernel *k, const WeightGrad *f, int32_t acc, LoopValue input, LoopValue gradient, LoopValue base, int32_t channels, const BlockLoop *b) {
+  const ConvSpec *s = f->s;
+  move_tile(k, f, acc, base, channels, b, false);
+  LoopValue x = build_for(k, 0, s->out.width, 1);
+  LoopValue row = AT(k, 0, {input, 1}, {x, (int64_t)s->stride_x * s->in.channels});
+  LoopValue pixel = AT(k, 0, {gradient, 1}, {x, s->out.stride});
+  LoopValue block = loop_unroll(k, 0, b->blocks, 1);
+  LoopValue at = AT(k, 0, {pixel, 1}, {block, k->lanes});
+  LoopValue lanes = loop_int(k, b->count);
+  LoopValue vector = loop_load_lanes(k, f->dy, at, lanes, 0);
+  LoopValue i = loop_unroll(k, 0, channels, 1);
+  LoopValue from = AT(k, 0, {row, 1}, {i, 1});
+  LoopValue value = loop_load(k, f->rows.array, from);
+  LoopValue slot = AT(k, 0, {i, b->blocks}, {block, 1});
+  LoopValue sum = loop_get(k, acc, slot);
+  sum = loop_op3(k, LOOP_FMA, value, vector, sum);
+  loop_set(k, acc, slot, sum);
+  loop_end(k);
+  loop_end(k);
+  loop_end(k);
+  move_tile(k, f, acc, base, channels, b, true);
+}
+
+/* One output row: every tap, group, tile of input channels and blocks of output channels. */
+static void weight_row(LoopKernel *k, const WeightGrad *f, int32_t acc, LoopValue task, LoopValue image, LoopValue y) {
+  const ConvSpec *s = f->s;
+  int64_t taps = (int64_t)s->kernel_y * s->kernel_x, row = s->out.channels, channels = s->in.channels;
+  LoopValue ky = build_for(k, 0, s->kernel_y, 1);
+  LoopValue kx = build_for(k, 0, s->kernel_x, 1);
+  LoopValue group = build_for(k, 0, s->groups, 1);
+  BlockLoop blocks[3];
+  int count = build_blocks(f->out, k->lanes, k->lanes >= 16 ? 2 : 1, blocks);
+  for (int b = 0; b < count; b++) {
+    int32_t most = k->lanes >= 16 ? (blocks[b].blocks == 2 ? 8 : 16) : 8;
+    LoopValue o = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
+    int64_t whole = f->in / most * most;
+    for (int part = 0; part < 2; part++) {
+      if (part ? whole == f->in : whole == 0) continue;
+      LoopValue c = build_for(k, part ? whole : 0, part ? f->in : whole, most);
+      LoopValue input = AT(k, 0, {ky, f->rows.width * channels}, {kx, s->dilation * channels}, {group, f->in}, {c, 1});
+      int64_t line = (int64_t)s->out.width * s->out.stride;
+      LoopValue gradient = AT(k, 0, {image, s->out.height * line}, {y, line}, {group, f->out}, {o, 1});
+      LoopValue base = AT(k, 0, {task, taps * f->in * row}, {ky, s->kernel_x * f->in * row}, {kx, f->in * row}, {c, row}, {group, f->out}, {o, 1});
+      weight_tile(k, f, acc, input, gradient, base, part ? (int32_t)(f->in - whole) : most, &blocks[b]);
+      loop_end(k);
+    }
+    loop_end(k);
+  }
+  loop_end(k);
+  loop_end(k);
+  loop_end(k);
+}
+
+LoopKernel *family_conv_grad_weight(const ConvSpec *given, Arena *arena) {
+  if (conv_is_depthwise(given)) return depthwise_grad_weight(given, arena);
+  ConvSpec spec = conv_flatten(given);
+  const ConvSpec *s = &spec;
+  LoopKernel *k = loop_new(arena, "conv_grad_weight", s->lanes);
+  WeightGrad f = {.s = s, .dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32), .in = s->in.channels / s->groups, .out = s->out.channels / s->groups};
+  ConvInput input = conv_input(k, s);
+  f.partial = loop_buffer(k, "partial", LOOP_INOUT, LOOP_ELEMENT_F32);
+  f.rows = conv_rows(k, s);
+  int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 16);
+  LoopValue task = loop_task(k);
+  int64_t elements = (int64_t)s->kernel_y * s->kernel_x * f.in * s->out.channels;
+  LoopValue i = build_for(k, 0, elements, k->lanes);
+  LoopValue at = AT(k, 0, {task, elements}, {i, 1});
+  LoopValue left = AT(k, elements, {i, -1});
+  LoopValue width = loop_int(k, k->lanes);
+  LoopValue lanes = loop_op2(k, LOOP_IMIN, left, width);
+  LoopValue zero = loop_f32(k, 0);
+  loop_store_lanes(k, f.partial, at, zero, lanes);
+  loop_end(k);
+  LoopValue image = build_images(k, s->images);
+  LoopValue y = build_for(k, 0, s->out.height, 1);
+  conv_stage_rows(k, s, input, f.rows, image, y);
+  weight_row(k, &f, acc, task, image, y);
+  loop_end(k);
+  loop_end(k);
+  return k;
+}
+
+typedef struct InputGrad {
+  const ConvSpec *s;
+  int32_t dy, w, dx, transposed, padded;
+  int64_t height, width;  /* of the padded image */
+  int64_t start, skip;    /* in it: the element of the first output pixel's first tap; that of dx's first pixel */
+  int64_t in, out;
+  bool plain;
+} InputGrad;
+
+/* transposed[tap, o, c] = w[tap, c, o] */
+static void transpose(LoopKernel *k, const InputGrad *f) {
+  const ConvSpec *s = f->s;
+  LoopValue tap = build_for(k, 0, (int64_t)s->kernel_y * s->kernel_x, 1);
+  LoopValue c = build_for(k, 0, f->in, 1);
+  LoopValue o = build_for(k, 0, s->out.channels, 1);
+  LoopValue from = AT(k, 0, {tap, f->in * s->out.channels}, {c, s->out.channels}, {o, 1});
+  LoopValue value = loop_load(k, f->w, from);
+  LoopValue to = AT(k, 0, {tap, f->in * s->out.channels}, {o, f->in}, {c, 1});
+  loop_store(k, f->transposed, to, value);
+  loop_end(k);
+  loop_end(k);
+  loop_end(k);
+}
+
+/* acc[pixel, block] = sum over o of dy[pixel, o] * transposed[tap, o, block] */
+static void input_product(LoopKernel *k, const InputGrad *f, int32_t acc, LoopValue gradient, LoopValue weight, int32_t pixels, const BlockLoop *b) {
+  const ConvSpec *s = f->s;
+  LoopValue zero = loop_f32(k, 0);
+  LoopValue clear = loop_unroll(k, 0, pixels * b->blocks, 1);
+  loop_set(k, acc, clear, zero);
+  loop_end(k);
+  int64_t steps = f->out % 4 == 0 ? 4 : 1;
+  LoopValue o = build_for(k, 0, f->out, steps);
+  LoopValue u = loop_unroll(k, 0, steps, 1);
+  LoopValue block = loop_unroll(k, 0, b->blocks, 1);
+  LoopValue at = AT(k, 0, {weight, 1}, {o, f->in}, {u, f->in}, {block, k->lanes});
+  LoopValue lanes = loop_int(k, b->count);
+  LoopValue vector = loop_load_lanes(k, f->transposed, at, lanes, 0);
+  LoopValue i = loop_unroll(k, 0, pixels, 1);
+  LoopValue from = AT(k, 0, {gradient, 1}, {o, 1}, {i, s->out.stride}, {u, 1});
+  LoopValue value = loop_load(k, f->dy, from);
+  LoopValue slot = AT(k, 0, {i, b->blocks}, {block, 1});
+  LoopValue sum = loop_get(k, acc, slot);
+  sum = loop_op3(k, LOOP_FMA, value, vector, sum);
+  loop_set(k, acc, slot, sum);
+  loop_end(k);
+  loop_end(k);
+  loop_end(k);
+  loop_end(k);
+}
+
+/* Writes the tile to dx (plain), or adds it to the padded image. */
+static void input_store(LoopKernel *k, const InputGrad *f, int32_t acc, LoopValue to, int64_t pixel, int32_t pixels, const BlockLoop *b) {
+  LoopValue i = loop_unroll(k, 0, pixels, 1);
+  LoopValue block = loop_unroll(k, 0, b->blocks, 1);
+  LoopValue slot = AT(k, 0, {i, b->blocks}, {block, 1});
+  LoopValue value = loop_get(k, acc, slot);
+  LoopValue at = AT(k, 0, {to, 1}, {i, pixel}, {block, k->lanes});
+  LoopValue lanes = loop_int(k, b->count);
+  if (f->plain) {
+    loop_store_lanes(k, f->dx, at, value, lanes);
+  } else {
+    LoopValue old = loop_load_lanes(k, f->padded, at, lanes, 0);
+    LoopValue sum = loop_op2(k, LOOP_ADD, old, value);
+    loop_store_lanes(k, f->padded, at, sum, lanes);
+  }
+  loop_end(k);
+  loop_end(k);
+}
+
+static void input_tile(LoopKernel *k, const InputGrad *f, int32_t acc, LoopValue image, LoopValue y, LoopValue x, LoopValue group, LoopValue c, int32_t pixels, const BlockLoop *b) {
+  const ConvSpec *s = f->s;
+  int64_t line = (int64_t)s->out.width * s->out.stride;
+  LoopValue gradient = AT(k, 0, {image, s->out.height * line}, {y, line}, {x, s->out.stride}, {group, f->out});
+  LoopValue ky = build_for(k, 0, s->kernel_y, 1);
+  LoopValue kx = build_for(k, 0, s->kernel_x, 1);
+  int64_t tap = f->in * s->out.channels;
+  LoopValue weight = AT(k, 0, {ky, s->kernel_x * tap}, {kx, tap}, {group, f->out * f->in}, {c, 1});
+  input_product(k, f, acc, gradient, weight, pixels, b);
+  if (f->plain) {
+    int64_t row = (int64_t)s->in.width * s->in.stride;
+    LoopValue to = AT(k, 0, {image, s->in.height * row}, {y, row}, {x, s->in.stride}, {group, f->in}, {c, 1});
+    input_store(k, f, acc, to, s->in.stride, pixels, b);
+  } else {
+    int64_t pixel = s->in.channels, row = f->width * pixel;
+    LoopValue to = AT(k, f->start, {y, s->stride_y * row}, {ky, s->dilation * row}, {x, s->stride_x * pixel}, {kx, s->dilation * pixel}, {group, f->in}, {c, 1});
+    input_store(k, f, acc, to, s->stride_x * pixel, pixels, b);
+  }
+  loop_end(k);
+  loop_end(k);
+}
+
+/* dx from the padded image; what the shift cut off, and what no tap reached, is zero. */
+static void copy_inside(LoopKernel *k, const InputGrad *f, LoopValue image) {
+  const ConvSpec *s = f->s;
+  BlockLoop blocks[3];
+  int count = build_blocks(s->in.channels, k->lanes, 1, blocks);
+  LoopValue y = build_for(k, 0, s->in.height, 1);
+  LoopValue x = build_for(k, 0, s->in.width, 1);
+  for (int b = 0; b < count; b++) {
+    LoopValue c = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
+    int64_t pixel = s->in.channels;
+    LoopValue from = AT(k, f->skip, {y, f->width * pixel}, {x, pixel}, {c, 1});
+    LoopValue lanes = loop_int(k, blocks[b].count);
+    LoopValue value = loop_load_lanes(k, f->padded, from, lanes, 0);
+    int64_t line = (int64_t)s->in.width * s->in.stride;
+    LoopValue to = AT(k, 0, {image, s->in.height * line}, {y, line}, {x, s->in.stride}, {c, 1});
+    loop_store_lanes(k, f->dx, to, value, lanes);
+    loop_end(k);
+  }
+  loop_end(k);
+  loop_end(k);
+}
+
+LoopKernel *family_conv_grad_input(const ConvSpec *given, Arena *arena) {
+  if (conv_is_depthwise(given)) return depthwise_grad_input(given, arena);
+  ConvSpec spec = conv_flatten(given);
+  const ConvSpec *s = &spec;
+  LoopKernel *k = loop_new(arena, "conv_grad_input", s->lanes);
+  InputGrad f = {.s = s, .plain = conv_is_plain(s), .in = s->in.channels / s->groups, .out = s->out.channels / s->groups};
+  f.dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32);
+  f.w = loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32);
+  f.dx = loop_buffer(k, "dx", LOOP_OUT, LOOP_ELEMENT_F32);
+  f.transposed = loop_shared(k, "transposed", (int64_t)s->kernel_y * s->kernel_x * f.in * s->out.channels);
+  /* The padded image starts where the first tap of the first output pixel reads: `pad - shift` pixels before dx. */
+  int64_t before_y = s->pad_y - s->shift_y, before_x = s->pad_x - s->shift_x;
+  int64_t skip_y = before_y > 0 ? before_y : 0, skip_x = before_x > 0 ? before_x : 0; /* rows and columns before dx */
+  int64_t start_y = before_y < 0 ? -before_y : 0, start_x = before_x < 0 ? -before_x : 0; /* of dx that nothing reaches */
+  int64_t reach_y = start_y + (int64_t)(s->out.height - 1) * s->stride_y + (int64_t)s->dilation * (s->kernel_y - 1) + 1;
+  int64_t reach_x = start_x + (int64_t)(s->out.width - 1) * s->stride_x + (int64_t)s->dilation * (s->kernel_x - 1) + 1;
+  f.height = reach_y > skip_y + s->in.height ? reach_y : skip_y + s->in.height;
+  f.width = reach_x > skip_x + s->in.width ? reach_x : skip_x + s->in.width;
+  if (!f.plain) f.padded = loop_shared(k, "padded", f.height * f.width * s->in.channels);
+  int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 16);
+  transpose(k, &f);
+  LoopValue image = build_images(k, s->images);
+  if (!f.plain) conv_clear(k, f.padded, 0, f.height * f.width * s->in.channels);
+  LoopValue y = build_for(k, 0, s->out.height, 1);
+  LoopValue group = build_for(k, 0, s->groups, 1);
+  BlockLoop blocks[3];
+  int count = build_blocks(f.in, k->lanes, k->lanes >= 16 ? 2 : 1, blocks);
+  f.start = (start_y * f.width + start_x) * s->in.channels;
+  f.skip = (skip_y * f.width + skip_x) * s->in.channels;
+  for (int b = 0; b < count; b++) {
+    int32_t most = k->lanes >= 16 ? (blocks[b].blocks == 2 ? 8 : 16) : 6;
+    int64_t whole = s->out.width / most * most;
+    LoopValue c = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
+    for (int part = 0; part < 2; part++) {
+      if (part ? whole == s->out.width : whole == 0) continue;
+      LoopValue x = build_for(k, part ? whole : 0, part ? s->out.width : whole, most);
+      input_tile(k, &f, acc, image, y, x, group, c, part ? (int32_t)(s->out.width - whole) : most, &blocks[b]);
+      loop_end(k);
+    }
+    loop_end(k);
+  }
+  loop_end(k);
+  loop_end(k);
+  if (!f.plain) copy_inside(k, &f, image);
+  loop_end(k);
+  return k;
+}

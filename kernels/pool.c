@@ -1,0 +1,182 @@
+/* Pools and their gradients. Lanes run over channels. Borders are computed: a window's rows and columns inside the image run
+ * from max(0, ..) to min(side, ..), so no padding is stored. */
+#include "kernels/build.h"
+#include "kernels/family.h"
+
+typedef struct PoolWindow {
+  LoopValue y0, y1, x0, x1; /* of the input, inside the image */
+} PoolWindow;
+
+static LoopValue clip_low(LoopKernel *k, LoopValue v) {
+  LoopValue zero = loop_int(k, 0);
+  return loop_op2(k, LOOP_IMAX, v, zero);
+}
+
+static LoopValue clip_high(LoopKernel *k, LoopValue v, int64_t side) {
+  LoopValue end = loop_int(k, side);
+  return loop_op2(k, LOOP_IMIN, v, end);
+}
+
+static PoolWindow pool_window(LoopKernel *k, const PoolSpec *s, LoopValue y, LoopValue x) {
+  PoolWindow w;
+  LoopValue top = AT(k, -(int64_t)s->pad_y, {y, s->stride_y});
+  LoopValue left = AT(k, -(int64_t)s->pad_x, {x, s->stride_x});
+  LoopValue bottom = AT(k, s->kernel_y, {top, 1});
+  LoopValue right = AT(k, s->kernel_x, {left, 1});
+  w.y0 = clip_low(k, top);
+  w.x0 = clip_low(k, left);
+  w.y1 = clip_high(k, bottom, s->in.height);
+  w.x1 = clip_high(k, right, s->in.width);
+  return w;
+}
+
+/* 1 / (pixels of the window inside the image) */
+static LoopValue pool_share(LoopKernel *k, PoolWindow w) {
+  LoopValue height = loop_op2(k, LOOP_ISUB, w.y1, w.y0);
+  LoopValue width = loop_op2(k, LOOP_ISUB, w.x1, w.x0);
+  LoopValue pixels = loop_op2(k, LOOP_IMUL, height, width);
+  LoopValue number = loop_op1(k, LOOP_TO_F32, pixels);
+  LoopValue one = loop_f32(k, 1);
+  return loop_op2(k, LOOP_DIV, one, number);
+}
+
+static LoopValue pool_index(LoopKernel *k, const Plane *p, LoopValue image, LoopValue y, LoopValue x, LoopValue c) {
+  int64_t pixel = p->stride, line = p->width * pixel;
+  return AT(k, 0, {image, p->height * line}, {y, line}, {x, pixel}, {c, 1});
+}
+
+typedef struct PoolLoops {
+  LoopValue image, y, x, c;
+  int32_t count;
+} PoolLoops;
+
+static void for_window(LoopKernel *k, PoolWindow w, LoopValue *y, LoopValue *x) {
+  LoopValue one = loop_int(k, 1);
+  *y = loop_for(k, w.y0, w.y1, one);
+  *x = loop_for(k, w.x0, w.x1, one);
+}
+
+static void pool_pixel(LoopKernel *k, const PoolSpec *s, int32_t in, int32_t out, int32_t acc, PoolLoops p) {
+  PoolWindow w = pool_window(k, s, p.y, p.x);
+  LoopValue first = loop_int(k, 0);
+  LoopValue start = loop_f32(k, s->max ? -3.402823466e38 : 0);
+  loop_set(k, acc, first, start);
+  LoopValue y, x;
+  for_window(k, w, &y, &x);
+  LoopValue at = pool_index(k, &s->in, p.image, y, x, p.c);
+  LoopValue lanes = loop_int(k, p.count);
+  LoopValue value = loop_load_lanes(k, in, at, lanes, 0);
+  LoopValue old = loop_get(k, acc, first);
+  LoopValue joined = s->max ? loop_op2(k, LOOP_MAX, value, old) : loop_op2(k, LOOP_ADD, old, value);
+  loop_set(k, acc, first, joined);
+  loop_end(k);
+  loop_end(k);
+  LoopValue result = loop_get(k, acc, first);
+  if (!s->max) {
+    LoopValue share = pool_share(k, w);
+    result = loop_op2(k, LOOP_MUL, result, share);
+  }
+  LoopValue to = pool_index(k, &s->out, p.image, p.y, p.x, p.c);
+  LoopValue inside = loop_int(k, p.count);
+  loop_store_lanes(k, out, to, result, inside);
+}
+
+LoopKernel *family_pool(const PoolSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, s->max ? "max_pool" : "avg_pool", s->lanes);
+  int32_t in = loop_buffer(k, "x", LOOP_IN, LOOP_ELEMENT_F32);
+  int32_t out = loop_buffer(k, "y", LOOP_OUT, LOOP_ELEMENT_F32);
+  int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 1);
+  PoolLoops p;
+  p.image = build_images(k, s->images);
+  p.y = build_for(k, 0, s->out.height, 1);
+  BlockLoop blocks[3];
+  int count = build_blocks(s->in.channels, k->lanes, 1, blocks);
+  for (int b = 0; b < count; b++) {
+    p.c = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
+    p.x = build_for(k, 0, s->out.width, 1);
+    p.count = blocks[b].count;
+    pool_pixel(k, s, in, out, acc, p);
+    loop_end(k);
+    loop_end(k);
+  }
+  loop_end(k);
+  loop_end(k);
+  return k;
+}
+
+/* Adds this window's gradient to dx: its share to every pixel, or all of it to the first that is the largest. */
+static void pool_scatter(LoopKernel *k, const PoolSpec *s, int32_t dy, int32_t in, int32_t dx, int32_t acc, PoolLoops p) {
+  PoolWindow w = pool_window(k, s, p.y, p.x);
+  LoopValue lanes = loop_int(k, p.count);
+  LoopValue from = pool_index(k, &s->out, p.image, p.y, p.x, p.c);
+  LoopValue gradient = loop_load_lanes(k, dy, from, lanes, 0);
+  LoopValue best_slot = loop_int(k, 0), left_slot = loop_int(k, 1);
+  LoopValue y, x;
+  if (s->max) {
+    LoopValue start = loop_f32(k, -3.402823466e38);
+    loop_set(k, acc, best_slot, start);
+    loop_set(k, acc, left_slot, gradient); /* what has not been given away yet */
+    for_window(k, w, &y, &x);
+    LoopValue at = pool_index(k, &s->in, p.image, y, x, p.c);
+    LoopValue value = loop_load_lanes(k, in, at, lanes, 0);
+    LoopValue best = loop_get(k, acc, best_slot);
+    LoopValue larger = loop_op2(k, LOOP_MAX, value, best);
+    loop_set(k, acc, best_slot, larger);
+    loop_end(k);
+    loop_end(k);
+  } else {
+    LoopValue share = pool_share(k, w);
+    gradient = loop_op2(k, LOOP_MUL, gradient, share);
+  }
+  for_window(k, w, &y, &x);
+  LoopValue to = pool_index(k, &s->in, p.image, y, x, p.c);
+  LoopValue part = gradient;
+  if (s->max) {
+    LoopValue at = pool_index(k, &s->in, p.image, y, x, p.c);
+    LoopValue value = loop_load_lanes(k, in, at, lanes, 0);
+    LoopValue best = loop_get(k, acc, best_slot);
+    LoopValue left = loop_get(k, acc, left_slot);
+    LoopValue zero = loop_f32(k, 0);
+    LoopValue is_best = loop_op2(k, LOOP_EQ, value, best);
+    part = loop_op3(k, LOOP_SELECT, is_best, left, zero);
+    LoopValue rest = loop_op3(k, LOOP_SELECT, is_best, zero, left);
+    loop_set(k, acc, left_slot, rest);
+  }
+  LoopValue old = loop_load_lanes(k, dx, to, lanes, 0);
+  LoopValue sum = loop_op2(k, LOOP_ADD, old, part);
+  loop_store_lanes(k, dx, to, sum, lanes);
+  loop_end(k);
+  loop_end(k);
+}
+
+LoopKernel *family_pool_grad(const PoolSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, s->max ? "max_pool_grad" : "avg_pool_grad", s->lanes);
+  int32_t dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32);
+  int32_t in = s->max ? loop_buffer(k, "x", LOOP_IN, LOOP_ELEMENT_F32) : -1;
+  int32_t dx = loop_buffer(k, "dx", LOOP_INOUT, LOOP_ELEMENT_F32);
+  int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 2);
+  PoolLoops p;
+  p.image = build_images(k, s->images);
+  BlockLoop blocks[3];
+  int count = build_blocks(s->in.channels, k->lanes, 1, blocks);
+  for (int b = 0; b < count; b++) {
+    p.c = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
+    p.count = blocks[b].count;
+    LoopValue row = build_for(k, 0, s->in.height, 1);
+    LoopValue column = build_for(k, 0, s->in.width, 1);
+    LoopValue at = pool_index(k, &s->in, p.image, row, column, p.c);
+    LoopValue lanes = loop_int(k, p.count);
+    LoopValue zero = loop_f32(k, 0);
+    loop_store_lanes(k, dx, at, zero, lanes);
+    loop_end(k);
+    loop_end(k);
+    p.y = build_for(k, 0, s->out.height, 1);
+    p.x = build_for(k, 0, s->out.width, 1);
+    pool_scatter(k, s, dy, in, dx, acc, p);
+    loop_end(k);
+    loop_end(k);
+    loop_end(k);
+  }
+  loop_end(k);
+  return k;
+}

@@ -98,6 +98,7 @@ typedef struct Entry { /* of a space */
   struct Entry *next;
   Name name;
   Expr *chain; /* null: the operation of this name */
+  bool broken; /* the checker reported it */
 } Entry;
 
 typedef struct NodeSyntax {
@@ -136,15 +137,18 @@ typedef struct Declaration {
   Entry *entries;
   CellSyntax *cells;
   Setting *settings;
+  bool broken;           /* the checker reported it: what is built on it says no more */
+  int mark, height;      /* op: the checker's walk over definitions; how many stand on each other below this one */
 } Declaration;
+
+enum { BLOCK_DATA = 1, BLOCK_HYPERNETWORK = 2, BLOCK_SEARCH = 4, BLOCK_GENERATOR = 8 };
 
 /* The words as messages write them. */
 const char *setting_word(SettingKind kind);
 unsigned setting_blocks(SettingKind kind); /* bits BLOCK_... */
 bool setting_find(const char *word, unsigned blocks, SettingKind *kind);
 const char *declaration_word(DeclarationKind kind);
-
-enum { BLOCK_DATA = 1, BLOCK_HYPERNETWORK = 2, BLOCK_SEARCH = 4, BLOCK_GENERATOR = 8 };
+const char *block_word(unsigned block);
 
 Span span_join(Span first, Span last);
 

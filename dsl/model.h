@@ -119,6 +119,7 @@ typedef struct Model {
   Chain head;        /* global_avg_pool -> linear(classes); cross-entropy is the loss */
   Generator generator;
   Search search;
+  const struct ModelSyntax *syntax; /* for dsl_print_model and dsl_print_spec alone */
 } Model;
 
 #endif

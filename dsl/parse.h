@@ -23,12 +23,20 @@ typedef struct Word { /* a word of the text, and the setting that it may be the 
 typedef struct Token {
   int kind; /* of the generated parser; 0: the end */
   Span where;
-  bool first; /* of its line */
+  bool first;     /* of its line */
+  bool synthetic; /* a bracket that the filter closed */
   Word word;
   double number;
   bool whole;
   uint64_t exact;
+  bool damaged; /* a number that could not be read */
 } Token;
+
+/* A chained list under construction. */
+typedef struct Chained {
+  void *head, *tail;
+  bool damaged;
+} Chained;
 
 typedef struct Bracket {
   int kind;
@@ -40,24 +48,27 @@ typedef struct Parse {
   Arena *arena;
   Diagnostics *diagnostics;
   void *scanner;
-  uint32_t at;        /* the scanner's place in the source */
-  bool newline;       /* nothing but white space since the last line end */
-  bool quiet;         /* while skipping: say nothing about brackets */
+  uint32_t at;         /* the scanner's place in the source */
+  bool newline;        /* nothing but white space since the last line end */
+  bool stopped;        /* a limit was passed: give nothing but the end */
+  bool ended;          /* the scanner gave the end */
+  bool lost;           /* a declaration was skipped: names may be missing */
+  bool too_deep;       /* reported already */
   Bracket brackets[PARSE_MAX_BRACKETS];
   int bracket_count;
-  Token pending[2];   /* read already, given next; the last one first */
+  Token pending[4];    /* read already, given next; the last one first */
   int pending_count;
-  Token last;         /* given to the grammar last */
-  bool gave_start;
-  int start;
-  Declaration *declarations, **declarations_end;
-  Setting *setting;   /* the result for `--set` */
-  Argument *argument; /* the same for a setting's argument */
-  int errors_before;
+  Token last;          /* given to the grammar last */
+  unsigned block;      /* BLOCK_... whose settings are read */
+  Chained body;        /* of the operation that is read */
+  Chained declarations;
+  Setting *setting;    /* the result for `--set` */
+  Argument *argument;  /* the same for a setting's argument */
 } Parse;
 
-/* Parses a file; declarations in order. What was broken is `damaged` or missing, and reported. */
-Declaration *parse_file(const Source *source, Arena *arena, Diagnostics *diagnostics);
+/* Parses a file; declarations in order. What was broken is `damaged` or missing, and reported; `*lost` becomes true where a
+ * declaration is missing. */
+Declaration *parse_file(const Source *source, Arena *arena, Diagnostics *diagnostics, bool *lost);
 
 /* Parses what follows `=` in `--set data.train=2000 images` as this setting; null: reported. `word` is where it is named. */
 Setting *parse_setting(const Source *source, uint32_t value_at, SettingKind kind, Span word, Arena *arena, Diagnostics *diagnostics);
@@ -65,12 +76,7 @@ Setting *parse_setting(const Source *source, uint32_t value_at, SettingKind kind
 /* The same for `--set search.weights.lr=0.1`. */
 Argument *parse_argument(const Source *source, uint32_t value_at, Name name, Arena *arena, Diagnostics *diagnostics);
 
-/* For the scanner and the grammar. */
+/* The next token behind the filter. */
 Token parse_next(Parse *parse);
-void parse_skip_setting(Parse *parse, int lookahead, bool has_lookahead, bool *keep);
-void parse_skip_declaration(Parse *parse, int lookahead, bool has_lookahead, bool *keep);
-void parse_skip_entry(Parse *parse, int lookahead, bool has_lookahead, bool *keep);
-Expr *parse_expr(Parse *parse, ExprKind kind, Span where, Expr *left, Expr *right);
-Expr *parse_append(Parse *parse, Expr *list, ExprKind kind, Expr *item);
 
 #endif

@@ -15,7 +15,6 @@ void scan_advance(Parse *parse, Token *token, uint32_t length);
 
 int scan_word(Parse *parse, Token *token);
 int scan_number(Parse *parse, Token *token);
-int scan_number_before_x(Parse *parse, Token *token, uint32_t length);
 int scan_bad_number(Parse *parse, Token *token);
 int scan_string(Parse *parse, Token *token, bool closed);
 int scan_symbol(Parse *parse, Token *token, int kind);

@@ -1,4 +1,4 @@
-/* The standard library: dsl/std/*.adwp, built into the program by dsl/embed.cmake. */
+/* The standard library: the .adwp files of dsl/std, built into the program by dsl/embed.cmake. */
 #ifndef ADWP_DSL_STANDARD_H
 #define ADWP_DSL_STANDARD_H
 

@@ -42,6 +42,7 @@ typedef struct PoolSpec {
   Plane in, out;
   int32_t kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x;
   bool max;
+  int32_t dx_stride; /* of the gradient, where it is not that of `in`; 0: the same */
 } PoolSpec;
 
 LoopKernel *family_pool(const PoolSpec *spec, Arena *arena);      /* x, y */
@@ -56,11 +57,11 @@ typedef struct MapInput {
   int32_t offset; /* floats into the buffer: the second row of moments */
 } MapInput;
 
-enum { MAP_MAX_INPUTS = 24, MAP_MAX_STEPS = 96, MAP_MAX_OUTPUTS = 4 };
+enum { MAP_MAX_INPUTS = 48, MAP_MAX_STEPS = 240, MAP_MAX_OUTPUTS = 4 };
 
 /* A step's operands: 0 .. input_count-1 are inputs, input_count + i is step i. */
 typedef struct MapStep {
-  LoopOp op;     /* LOOP_ADD, SUB, MUL, DIV, FMA, MAX, MIN, SQRT, or LOOP_FLOAT (`value`), LOOP_GT with LOOP_SELECT */
+  LoopOp op;     /* LOOP_ADD, SUB, MUL, DIV, FMA, MAX, MIN, SQRT, LOOP_GT with LOOP_SELECT, LOOP_FLOAT (`value`), LOOP_BATCH (B * `value`) */
   int32_t a, b, c;
   double value;
 } MapStep;

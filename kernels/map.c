@@ -12,14 +12,12 @@ typedef struct Map {
 } Map;
 
 static Map map_buffers(LoopKernel *k, const MapSpec *s) {
-  static const char *const input_names[MAP_MAX_INPUTS] = {"a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9", "a10", "a11",
-    "a12", "a13", "a14", "a15", "a16", "a17", "a18", "a19", "a20", "a21", "a22", "a23"};
   static const char *const output_names[MAP_MAX_OUTPUTS] = {"y0", "y1", "y2", "y3"};
   Map m = {.s = s, .partial = -1, .acc = -1};
   for (int32_t i = 0; i < s->input_count; i++) {
     bool written = false;
     for (int32_t o = 0; o < s->output_count; o++) written |= s->outputs[o].in_place && s->outputs[o].input == i;
-    m.inputs[i] = loop_buffer(k, input_names[i], written ? LOOP_INOUT : LOOP_IN, LOOP_ELEMENT_F32);
+    m.inputs[i] = loop_buffer(k, arena_printf(k->arena, "a%d", i), written ? LOOP_INOUT : LOOP_IN, LOOP_ELEMENT_F32);
   }
   for (int32_t i = 0; i < s->output_count; i++) {
     if (s->outputs[i].sum) m.sums++;
@@ -36,6 +34,12 @@ static Map map_buffers(LoopKernel *k, const MapSpec *s) {
 static LoopValue map_step(LoopKernel *k, const MapStep *step, const LoopValue *values) {
   switch (step->op) {
   case LOOP_FLOAT: return loop_f32(k, step->value);
+  case LOOP_BATCH: {
+    LoopValue batch = loop_batch(k);
+    LoopValue number = loop_op1(k, LOOP_TO_F32, batch);
+    LoopValue scale = loop_f32(k, step->value);
+    return loop_op2(k, LOOP_MUL, number, scale);
+  }
   case LOOP_SQRT: return loop_op1(k, LOOP_SQRT, values[step->a]);
   case LOOP_FMA:
   case LOOP_SELECT: return loop_op3(k, step->op, values[step->a], values[step->b], values[step->c]);

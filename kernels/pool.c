@@ -104,6 +104,12 @@ LoopKernel *family_pool(const PoolSpec *s, Arena *arena) {
   return k;
 }
 
+static Plane gradient_plane(const PoolSpec *s) {
+  Plane plane = s->in;
+  if (s->dx_stride) plane.stride = s->dx_stride;
+  return plane;
+}
+
 /* Adds this window's gradient to dx: its share to every pixel, or all of it to the first that is the largest. */
 static void pool_scatter(LoopKernel *k, const PoolSpec *s, int32_t dy, int32_t in, int32_t dx, int32_t acc, PoolLoops p) {
   PoolWindow w = pool_window(k, s, p.y, p.x);
@@ -129,7 +135,8 @@ static void pool_scatter(LoopKernel *k, const PoolSpec *s, int32_t dy, int32_t i
     gradient = loop_op2(k, LOOP_MUL, gradient, share);
   }
   for_window(k, w, &y, &x);
-  LoopValue to = pool_index(k, &s->in, p.image, y, x, p.c);
+  Plane plane = gradient_plane(s);
+  LoopValue to = pool_index(k, &plane, p.image, y, x, p.c);
   LoopValue part = gradient;
   if (s->max) {
     LoopValue at = pool_index(k, &s->in, p.image, y, x, p.c);
@@ -164,7 +171,8 @@ LoopKernel *family_pool_grad(const PoolSpec *s, Arena *arena) {
     p.count = blocks[b].count;
     LoopValue row = build_for(k, 0, s->in.height, 1);
     LoopValue column = build_for(k, 0, s->in.width, 1);
-    LoopValue at = pool_index(k, &s->in, p.image, row, column, p.c);
+    Plane plane = gradient_plane(s);
+    LoopValue at = pool_index(k, &plane, p.image, row, column, p.c);
     LoopValue lanes = loop_int(k, p.count);
     LoopValue zero = loop_f32(k, 0);
     loop_store_lanes(k, dx, at, zero, lanes);

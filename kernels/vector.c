@@ -163,7 +163,8 @@ static void linear_row(LoopKernel *k, const VectorSpec *s, const int32_t *buffer
 
 LoopKernel *family_linear(const VectorSpec *s, Arena *arena) {
   LoopKernel *k = loop_new(arena, "linear", s->lanes);
-  int32_t buffer[4] = {in(k, "x"), in(k, "w"), in(k, "b"), out(k, "y")};
+  int32_t x = in(k, "x"), w = in(k, "w"), b = in(k, "b"), y = out(k, "y");
+  const int32_t buffer[4] = {x, w, b, y};
   int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 4);
   LoopValue image = s->batched ? for_batch(k) : loop_int(k, 0);
   LoopValue x_base = AT(k, 0, {image, s->inner});

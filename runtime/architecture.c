@@ -87,7 +87,8 @@ static bool read_cell(const json_t *json, const ProgramCell *cell, const KeptOpe
     return err_set(err, "it must have \"nodes\", an array of %d nodes", cell->node_count);
   for (int32_t n = 0; n < cell->node_count; n++) {
     const json_t *pairs = json_array_get(nodes, (size_t)n);
-    if (!json_array_size(pairs)) return err_set(err, "node %d must be an array of at least one operation", n + FIRST_NODE);
+    if (!json_array_size(pairs))
+      return err_set(err, "node %d: it must keep at least one operation, as an array of [\"OPERATION\", SOURCE]", n + FIRST_NODE);
     for (size_t i = 0; i < json_array_size(pairs); i++)
       if (!read_pair(json_array_get(pairs, i), &cell->nodes[n], kept_node(kept, index, n), err))
         return err_wrap(err, "node %d", n + FIRST_NODE);

@@ -1,12 +1,13 @@
 /* checkpoint: all of a run's state in one safetensors file, replaced as a whole.
  *
- * Tensors: every parameter of the Program (weights, momentum, logits, Adam's moments) in canonical order, and the best logits so far.
- * The counters stand in the metadata, with the model's hash, the target, the seed, and a hash over everything, so that a flipped bit
- * anywhere is an error and never a different result. */
+ * Tensors: every parameter of the Program (weights, momentum, logits, Adam's moments) in canonical order, and the best logits so
+ * far. The counters stand in the metadata, with the model's hash, the target, the seed, and a hash over everything, so that a
+ * flipped bit anywhere is an error and never a different result. */
 #ifndef ADWP_RUNTIME_CHECKPOINT_H
 #define ADWP_RUNTIME_CHECKPOINT_H
 
 #include "runtime/base/err.h"
+#include "runtime/base/hash.h"
 #include "runtime/executor.h"
 #include "runtime/metrics.h"
 #include "runtime/program.h"
@@ -22,10 +23,11 @@ typedef struct StepSums {
 } StepSums;
 
 typedef struct SearchState {
-  int32_t epoch;      /* the one under way, counted from 0 */
-  int64_t epoch_step; /* its steps that are done; all of them: the validation is still to come */
+  HashName data_hash;             /* of the images; a checkpoint must have been written with the same ones */
+  int32_t epoch;                  /* the one under way, counted from 0 */
+  int64_t epoch_step;             /* its steps that are done; all of them: the validation is still to come */
   StepSums epoch_sums, line_sums; /* since the epoch began; since the last line of metrics */
-  int32_t best_epoch; /* -1: none yet */
+  int32_t best_epoch;             /* -1: none yet */
   int64_t best_correct;
   double best_loss;
   MetricsPosition metrics;

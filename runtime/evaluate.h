@@ -6,6 +6,7 @@
 #define ADWP_RUNTIME_EVALUATE_H
 
 #include "runtime/base/err.h"
+#include "runtime/dataset.h"
 #include "runtime/executor.h"
 #include "runtime/program.h"
 
@@ -18,14 +19,20 @@ typedef struct EvaluateOptions {
   const char *data_folder; /* null where the data are synthetic */
   bool test;               /* the test images instead of x_val */
   int32_t threads;
-  const volatile sig_atomic_t *stop; /* becomes nonzero: give up with an error; null: never */
+  const volatile sig_atomic_t *stop; /* becomes nonzero: return early; null: never */
 } EvaluateOptions;
 
 typedef struct EvaluateOutcome {
   int64_t images, correct;
   double accuracy; /* 0..1 */
   double loss;     /* mean over the images */
+  bool stopped;    /* `stop` was set before the last image; the rest is of those seen until then */
 } EvaluateOutcome;
+
+/* One pass of the step `eval` over a part of the data, in file order, `batch` at a time, the last batch filled up with the first
+ * images and each image counted once. */
+bool evaluate_images(Executor *executor, const ProgramStep *eval, int32_t batch, const Dataset *dataset, DatasetPart part,
+                     const volatile sig_atomic_t *stop, EvaluateOutcome *outcome, Err *err);
 
 typedef struct Evaluator Evaluator;
 

@@ -67,9 +67,11 @@ static bool cut_back(const char *path, MetricsPosition position, Err *err) {
   char *data;
   size_t size;
   if (!file_read(path, LARGEST_FILE, &data, &size, err)) return false;
-  bool done = is_prefix(data, size, position) ||
-              err_set(err, "%s is not the file that the checkpoint was written with: its first %lld bytes are missing or changed",
-                      path, (long long)position.bytes);
+  bool done =
+      is_prefix(data, size, position) || err_set(err,
+                                                 "%s is not the file that the checkpoint was written with: its first %lld bytes "
+                                                 "are missing or changed; put it back, or begin again in another folder",
+                                                 path, (long long)position.bytes);
   if (done && size > (size_t)position.bytes) done = file_replace(path, data, (size_t)position.bytes, err);
   free(data);
   return done;

@@ -1,5 +1,5 @@
-/* The loop of Algorithm 1. A run's position is (epoch, steps of it that are done); everything that a step does is a function of the
- * position, the seed and the state that a checkpoint holds, so stopping anywhere between two steps changes nothing. */
+/* The loop of Algorithm 1. A run's position is (epoch, steps of it that are done); everything that a step does is a function of
+ * the position, the seed and the state that a checkpoint holds, so stopping anywhere between two steps changes nothing. */
 #include "runtime/search.h"
 
 #include "runtime/base/arena.h"
@@ -36,8 +36,8 @@ typedef struct Search {
   int64_t epoch_steps; /* steps of an epoch */
   const char *checkpoint;
   SearchState state;
-  double started, checkpoint_written; /* seconds of the monotonic clock */
-  int64_t checkpoint_step;            /* of the run, that the last checkpoint was written after; -1: none in this process */
+  double started, epoch_started, checkpoint_written; /* seconds of the monotonic clock */
+  int64_t checkpoint_step; /* of the run, that the last checkpoint was written after; -1: none in this process */
 } Search;
 
 static double now_seconds(void) {
@@ -46,7 +46,9 @@ static double now_seconds(void) {
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static bool must_stop(const Search *search) { return search->options->stop && *search->options->stop; }
+static bool must_stop(const Search *search) {
+  return search->options->stop && *search->options->stop;
+}
 
 static Stage stage_of(const ProgramSearch *plan, int32_t epoch) {
   if (epoch < plan->train) return STAGE_TRAIN;
@@ -57,7 +59,9 @@ static double rate_of(const ProgramSearch *plan, int32_t epoch) {
   return plan->lr_end + (plan->lr_start - plan->lr_end) * (1 + cos(M_PI * epoch / plan->total)) / 2;
 }
 
-static int64_t run_step(const Search *search) { return search->state.epoch * search->epoch_steps + search->state.epoch_step; }
+static int64_t run_step(const Search *search) {
+  return search->state.epoch * search->epoch_steps + search->state.epoch_step;
+}
 
 /* `after` is what the message ends with; err holds what went wrong. */
 static bool stop_at_bad_value(Search *search, const char *what, double value, Err *err) {
@@ -66,7 +70,9 @@ static bool stop_at_bad_value(Search *search, const char *what, double value, Er
           (long long)state->epoch_step, state->epoch, (long long)run_step(search));
   size_t length = strlen(err->text);
   bool has = run_folder_has(search->folder, "checkpoint.safetensors");
-  snprintf(err->text + length, sizeof err->text - length, has ? "; the last good checkpoint is %s; a lower learning rate may help" : "; there is no checkpoint yet (%s); a lower learning rate may help",
+  snprintf(err->text + length, sizeof err->text - length,
+           has ? "; the last good checkpoint is %s; a lower learning rate may help"
+               : "; there is no checkpoint yet (%s); a lower learning rate may help",
            search->checkpoint);
   return false;
 }
@@ -74,7 +80,7 @@ static bool stop_at_bad_value(Search *search, const char *what, double value, Er
 static bool write_checkpoint(Search *search, Err *err) {
   if (!metrics_position(search->metrics, &search->state.metrics, err) ||
       !checkpoint_write(search->checkpoint, search->program, search->executor, &search->state, err))
-    return false;
+    return err_wrap(err, "after step %lld of the run", (long long)run_step(search));
   search->checkpoint_written = now_seconds();
   search->checkpoint_step = run_step(search);
   return true;
@@ -132,13 +138,15 @@ static bool take_step(Search *search, Stage stage, Err *err) {
 /* One line, of the steps in `sums`; `more` is appended inside it. */
 static bool add_line(Search *search, const char *kind, Stage stage, const StepSums *sums, const char *more, Err *err) {
   double images = (double)sums->steps * search->program->search.batch;
-  if (!metrics_add(search->metrics, err,
-                   "{\"kind\":\"%s\",\"stage\":\"%s\",\"epoch\":%d,\"step\":%lld,\"loss\":%.9g,\"accuracy\":%.9g,\"rate\":%.9g%s}", kind,
-                   stage_names[stage], search->state.epoch, (long long)run_step(search), sums->loss / (double)sums->steps,
-                   (double)sums->correct / images, rate_of(&search->program->search, search->state.epoch), more))
+  if (!metrics_add(
+          search->metrics, err,
+          "{\"kind\":\"%s\",\"stage\":\"%s\",\"epoch\":%d,\"step\":%lld,\"loss\":%.9g,\"accuracy\":%.9g,\"rate\":%.9g%s}", kind,
+          stage_names[stage], search->state.epoch, (long long)run_step(search), sums->loss / (double)sums->steps,
+          (double)sums->correct / images, rate_of(&search->program->search, search->state.epoch), more))
     return false;
-  return metrics_add_time(search->metrics, err, "{\"kind\":\"%s\",\"epoch\":%d,\"step\":%lld,\"seconds\":%.3f,\"images_per_second\":%.1f}",
-                          kind, search->state.epoch, (long long)run_step(search), now_seconds() - search->started,
+  return metrics_add_time(search->metrics, err,
+                          "{\"kind\":\"%s\",\"epoch\":%d,\"step\":%lld,\"seconds\":%.3f,\"images_per_second\":%.1f}", kind,
+                          search->state.epoch, (long long)run_step(search), now_seconds() - search->started,
                           progress_images_per_second(search->options->progress));
 }
 
@@ -165,37 +173,57 @@ static bool may_be_best(const ProgramSearch *plan, int32_t epoch) {
   return epoch >= (after_cross ? plan->cross_end : plan->train);
 }
 
-/* Validates the epoch's logits and keeps them if they are the best so far. */
-static bool validate(Search *search, Text *more, Err *err) {
+/* Validates the epoch's logits and keeps them if they are the best so far; appends what was found to the epoch's line. */
+static bool validate(Search *search, EvaluateOutcome *outcome, Text *more, Err *err) {
   SearchState *state = &search->state;
   const ProgramSearch *plan = &search->program->search;
-  EvaluateOutcome outcome;
-  if (!evaluate_images(search->executor, search->eval, plan->batch, search->dataset, DATASET_VALID, search->options->stop, &outcome, err))
+  if (!evaluate_images(search->executor, search->eval, plan->batch, search->dataset, DATASET_VALID, search->options->stop,
+                       outcome, err))
     return false;
-  if (!isfinite(outcome.loss)) return stop_at_bad_value(search, "the loss on the validation images", outcome.loss, err);
-  bool best = may_be_best(plan, state->epoch) && (plan->last || outcome.correct >= state->best_correct);
+  if (outcome->stopped) return true;
+  if (!isfinite(outcome->loss)) return stop_at_bad_value(search, "the loss on the validation images", outcome->loss, err);
+  bool best = may_be_best(plan, state->epoch) && (plan->last || outcome->correct >= state->best_correct);
   if (best) {
     state->best_epoch = state->epoch;
-    state->best_correct = outcome.correct;
-    state->best_loss = outcome.loss;
+    state->best_correct = outcome->correct;
+    state->best_loss = outcome->loss;
     checkpoint_copy_alpha(search->program, search->executor, state->best_alpha);
   }
-  text_printf(more, ",\"valid_loss\":%.9g,\"valid_accuracy\":%.9g,\"best\":%s", outcome.loss, outcome.accuracy, best ? "true" : "false");
+  text_printf(more, ",\"valid_loss\":%.9g,\"valid_accuracy\":%.9g,\"best\":%s", outcome->loss, outcome->accuracy,
+              best ? "true" : "false");
   return true;
 }
 
-/* What follows an epoch's last step: validation in the search stage, the epoch's line, a checkpoint at the head of the next epoch. */
+static void print_epoch(const Search *search, Stage stage, const EvaluateOutcome *outcome, double seconds) {
+  const SearchState *state = &search->state;
+  const StepSums *sums = &state->epoch_sums;
+  Text text = {0};
+  text_printf(&text, "epoch %d/%d  %-6s  loss %.4f  accuracy %.2f %%", state->epoch + 1, search->program->search.total,
+              stage_names[stage], sums->loss / (double)sums->steps,
+              100 * (double)sums->correct / (double)(sums->steps * search->program->search.batch));
+  if (outcome->images)
+    text_printf(&text, "  validation loss %.4f  accuracy %.2f %%%s", outcome->loss, 100 * outcome->accuracy,
+                state->best_epoch == state->epoch ? "  (best)" : "");
+  progress_line(search->options->progress, "%s  %.0f s", text.data, seconds);
+  text_free(&text);
+}
+
+/* What follows an epoch's last step: validation in the search stage, the epoch's line, a checkpoint at the head of the next
+ * epoch. */
 static bool end_epoch(Search *search, Stage stage, bool *stopped, Err *err) {
   SearchState *state = &search->state;
+  EvaluateOutcome outcome = {0};
   Text more = {0};
   bool done = true;
+  text_add(&more, "");
   if (stage != STAGE_TRAIN) {
     show_progress(search, "validate");
-    done = validate(search, &more, stopped, err);
+    done = validate(search, &outcome, &more, err);
   }
+  *stopped = outcome.stopped;
   if (done && !*stopped) {
-    done = add_line(search, "epoch", stage, &state->epoch_sums, more.data ? more.data : "", err);
-    if (done) print_epoch(search, stage);
+    done = add_line(search, "epoch", stage, &state->epoch_sums, more.data, err);
+    if (done) print_epoch(search, stage, &outcome, now_seconds() - search->epoch_started);
     state->epoch++;
     state->epoch_step = 0;
     state->epoch_sums = state->line_sums = (StepSums){0};
@@ -207,14 +235,16 @@ static bool end_epoch(Search *search, Stage stage, bool *stopped, Err *err) {
 
 static bool run_epoch(Search *search, bool *stopped, Err *err) {
   SearchState *state = &search->state;
+  const SearchOptions *options = search->options;
   const ProgramSearch *plan = &search->program->search;
   Stage stage = stage_of(plan, state->epoch);
+  search->epoch_started = now_seconds();
   if (state->epoch == plan->train && state->epoch_step == 0)
     draw_initial_alpha(search->program, search->executor, plan->seed, plan->alpha_initial);
   while (state->epoch_step < search->epoch_steps) {
     if ((*stopped = must_stop(search))) return true;
     if (!take_step(search, stage, err)) return false;
-    if (search->options->metric_steps > 0 && state->epoch_step % search->options->metric_steps == 0) {
+    if (options->metric_steps > 0 && state->epoch_step % options->metric_steps == 0) {
       if (!add_line(search, "steps", stage, &state->line_sums, "", err)) return false;
       state->line_sums = (StepSums){0};
     }
@@ -222,4 +252,114 @@ static bool run_epoch(Search *search, bool *stopped, Err *err) {
     if (state->epoch_step < search->epoch_steps && checkpoint_is_due(search) && !write_checkpoint(search, err)) return false;
   }
   return end_epoch(search, stage, stopped, err);
+}
+
+/* The architecture and the weights, and the line that says where they came from. */
+static bool finish(Search *search, Err *err) {
+  SearchState *state = &search->state;
+  const ProgramSearch *plan = &search->program->search;
+  if (state->best_epoch < 0) { /* no search stage: the logits with which it would have begun */
+    draw_initial_alpha(search->program, search->executor, plan->seed, plan->alpha_initial);
+    checkpoint_copy_alpha(search->program, search->executor, state->best_alpha);
+  }
+  if (!results_write(run_folder_path(search->folder), search->program, search->executor, state->best_alpha, err)) return false;
+  double images = (double)search->dataset->parts[DATASET_VALID].count;
+  return metrics_add(
+      search->metrics, err, "{\"kind\":\"result\",\"epoch\":%d,\"step\":%lld,\"valid_loss\":%.9g,\"valid_accuracy\":%.9g}",
+      state->best_epoch, (long long)run_step(search), state->best_loss, images > 0 ? (double)state->best_correct / images : 0);
+}
+
+static bool run_epochs(Search *search, SearchSummary *summary, Err *err) {
+  bool stopped = false;
+  SearchState *state = &search->state;
+  while (state->epoch < search->program->search.total && !stopped)
+    if (!run_epoch(search, &stopped, err)) return false;
+  if (stopped ? run_step(search) != search->checkpoint_step && !write_checkpoint(search, err) : !finish(search, err))
+    return false;
+  double images = (double)search->dataset->parts[DATASET_VALID].count;
+  *summary = (SearchSummary){.finished = !stopped,
+                             .step = run_step(search),
+                             .epoch = state->epoch,
+                             .best_epoch = state->best_epoch,
+                             .best_accuracy = images > 0 ? (double)state->best_correct / images : 0,
+                             .best_loss = state->best_loss};
+  return true;
+}
+
+static HashName hash_images(const Dataset *dataset) {
+  HashName both[2] = {hash_name(dataset->pixels, (size_t)(dataset->count * dataset->image_bytes)),
+                      hash_name(dataset->labels, (size_t)dataset->count)};
+  return hash_name(both, sizeof both);
+}
+
+/* The folder, locked, and the state that it holds, or that a run begins with. */
+static bool open_run(Search *search, Err *err) {
+  const SearchOptions *options = search->options;
+  const Program *program = search->program;
+  SearchState *state = &search->state;
+  search->folder = options->resume ? run_folder_resume(options->run_folder, err) : run_folder_begin(options->run_folder, err);
+  if (!search->folder) return false;
+  search->checkpoint = run_folder_file(search->folder, "checkpoint.safetensors");
+  bool has_checkpoint = run_folder_has(search->folder, "checkpoint.safetensors");
+  state->best_epoch = -1;
+  state->data_hash = hash_images(search->dataset);
+  state->best_alpha = ARENA_ARRAY(search->memory, float, checkpoint_alpha_elements(program));
+  if (has_checkpoint) {
+    if (!checkpoint_read(search->checkpoint, program, search->executor, state, err)) return false;
+    if (state->epoch_step > search->epoch_steps)
+      return err_set(err, "the checkpoint %s is damaged: step %lld of %lld", search->checkpoint, (long long)state->epoch_step,
+                     (long long)search->epoch_steps);
+    search->checkpoint_step = run_step(search);
+    progress_line(options->progress, "resumed at epoch %d, step %lld", state->epoch, (long long)state->epoch_step);
+  } else
+    draw_weights(program, search->executor, program->search.seed);
+  if (!run_folder_keep_model(search->folder, program->model_text, has_checkpoint, err)) return false;
+  search->metrics = metrics_open(run_folder_path(search->folder), state->metrics, err);
+  return search->metrics;
+}
+
+static bool find_steps(Search *search, Err *err) {
+  static const char *const names[] = {"train_step", "search_step", "cross_step"};
+  const ProgramSearch *plan = &search->program->search;
+  if (plan->batch < 1 || plan->batch > search->program->batch || plan->total < 1)
+    die("a search of %d epochs at batch %d", plan->total, plan->batch);
+  for (int32_t epoch = 0; epoch < plan->total; epoch++) {
+    Stage stage = stage_of(plan, epoch);
+    search->steps[stage] = program_find_step(search->program, names[stage]);
+    if (!search->steps[stage]) die("the program of %s has no step %s", search->program->name, names[stage]);
+  }
+  search->eval = program_find_step(search->program, "eval");
+  if (!search->eval && plan->train < plan->total) die("the program of %s has no step eval", search->program->name);
+  LoaderSettings settings = loader_training(&search->program->data, plan->batch);
+  search->epoch_steps = loader_steps(search->dataset, &settings);
+  return search->epoch_steps > 0 ||
+         err_set(err, "the data set %s has %lld training images, fewer than a batch of %d", search->program->data.name,
+                 (long long)search->dataset->parts[DATASET_TRAIN].count, plan->batch);
+}
+
+static bool open_loader(Search *search, Err *err) {
+  const ProgramSearch *plan = &search->program->search;
+  LoaderSettings settings = loader_training(&search->program->data, plan->batch);
+  settings.seed = plan->seed;
+  settings.epoch = search->state.epoch;
+  settings.first_step = search->state.epoch_step;
+  settings.threads = 1;
+  search->loader = loader_new(search->dataset, &settings, err);
+  return search->loader;
+}
+
+bool search_run(const Program *program, const SearchOptions *options, SearchSummary *summary, Err *err) {
+  Search search = {
+      .program = program, .options = options, .memory = arena_new(), .started = now_seconds(), .checkpoint_step = -1};
+  search.checkpoint_written = search.started;
+  bool done = (search.dataset = dataset_load(&program->data, options->data_folder, err)) && find_steps(&search, err) &&
+              (search.executor = executor_new(program, options->threads, err)) && open_run(&search, err) &&
+              open_loader(&search, err) && run_epochs(&search, summary, err);
+  loader_free(search.loader);
+  metrics_free(search.metrics);
+  executor_free(search.executor);
+  dataset_free(search.dataset);
+  run_folder_free(search.folder);
+  arena_free(search.memory);
+  return done;
 }

@@ -11,7 +11,7 @@
 /* ---- names ---- */
 
 typedef struct NameEntry {
-  const char *name; /* null: free */
+  const char *name;  /* null: free */
   int32_t parameter; /* -1: none */
 } NameEntry;
 
@@ -219,8 +219,7 @@ static bool node_equal(const GraphNode *node, OpCode op, const ValueId *operands
 static ValueId *find_slot(const Graph *graph, OpCode op, const ValueId *operands, int32_t count, const Attributes *attributes) {
   const GraphTable *table = graph->table;
   size_t slot = (size_t)node_hash(op, operands, count, attributes) & (table->capacity - 1);
-  while (table->slots[slot] != NO_VALUE &&
-         !node_equal(graph_node(graph, table->slots[slot]), op, operands, count, attributes))
+  while (table->slots[slot] != NO_VALUE && !node_equal(graph_node(graph, table->slots[slot]), op, operands, count, attributes))
     slot = (slot + 1) & (table->capacity - 1);
   return &table->slots[slot];
 }

@@ -77,8 +77,8 @@ static bool is_elementwise(OpCode op) {
 
 /* Where all operands are constant and no B is summed over: runs the operation, on one element of an elementwise one and on the
  * whole of a small one, and keeps a uniform result. */
-static bool computes_constant(const Graph *graph, OpCode op, const ValueId *operands, int32_t count,
-                              const Attributes *attributes, Type type, double *value) {
+static bool computes_constant(const Graph *graph, OpCode op, const ValueId *operands, int32_t count, const Attributes *attributes,
+                              Type type, double *value) {
   enum { MOST_OPERANDS = 4, MOST_ELEMENTS = 1024 };
   double data[MOST_OPERANDS][MOST_ELEMENTS], y[MOST_ELEMENTS];
   TensorValue x[MOST_OPERANDS], result = {.data = y};

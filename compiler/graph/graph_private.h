@@ -7,13 +7,13 @@
 
 /* Far above every model that makes sense, and low enough that no text can exhaust memory. */
 enum {
-  GRAPH_MAX_TEXT = 256 << 20,      /* bytes */
-  GRAPH_MAX_NODES = 1 << 20,       /* of a step */
-  GRAPH_MAX_OPERANDS = 1 << 12,    /* of a node */
+  GRAPH_MAX_TEXT = 256 << 20,   /* bytes */
+  GRAPH_MAX_NODES = 1 << 20,    /* of a step */
+  GRAPH_MAX_OPERANDS = 1 << 12, /* of a node */
   GRAPH_MAX_PARAMETERS = 1 << 18,
   GRAPH_MAX_STEPS = 64,
   GRAPH_MAX_BATCH = 1 << 20,
-  GRAPH_MAX_NAME = 200,            /* characters */
+  GRAPH_MAX_NAME = 200, /* characters */
 };
 
 typedef struct TypeText {
@@ -51,6 +51,8 @@ ValueId graph_append(Graph *graph, OpCode op, const ValueId *operands, int32_t c
 
 /* An existing or constant value equal to what the node would be, or NO_VALUE. Attributes are `attributes_of`'s. */
 ValueId graph_fold(Graph *graph, OpCode op, const ValueId *operands, int32_t count, const Attributes *attributes, Type type);
+
+#define BATCH_NORM_EPSILON 1e-5 /* added to the variance */
 
 /* One call of the interpreter; `y` is zero at first. */
 typedef struct Call {

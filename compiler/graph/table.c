@@ -144,8 +144,8 @@ static bool conv_rule(const Rule *r) {
   Type kernel, image_out;
   switch (r->op) {
   case OP_CONV:
-    return image(r, 0) && weights(r, 1) && conv_weights(r, r->x[1].dims[0], r->x[0].dims[0], &kernel) &&
-           exactly(r, 1, kernel) && window_image(r, r->x[1].dims[0], r->x[0].dims[1], r->x[0].dims[2], r->result);
+    return image(r, 0) && weights(r, 1) && conv_weights(r, r->x[1].dims[0], r->x[0].dims[0], &kernel) && exactly(r, 1, kernel) &&
+           window_image(r, r->x[1].dims[0], r->x[0].dims[1], r->x[0].dims[2], r->result);
   case OP_CONV_GRAD_INPUT: {
     if (!image(r, 0) || !weights(r, 1)) return false;
     int64_t in = (int64_t)r->x[1].dims[1] * a->window.groups;
@@ -219,8 +219,7 @@ static bool stack_rule(const Rule *r) {
 static bool reshape_rule(const Rule *r) {
   Type shape = r->attributes->shape;
   if (!parameter_like(r, 0)) return false;
-  if (!type_valid(shape) || shape.element != ELEMENT_F32 || shape.batched ||
-      type_elements(shape, 1) != type_elements(r->x[0], 1))
+  if (!type_valid(shape) || shape.element != ELEMENT_F32 || shape.batched || type_elements(shape, 1) != type_elements(r->x[0], 1))
     return breach(r, "%s does not have the elements of %s", type_text(r->x[0]).text, type_text(shape).text);
   return give(r, shape);
 }
@@ -254,7 +253,8 @@ static bool shift_rule(const Rule *r) {
   int64_t y = r->x[0].dims[1], x = r->x[0].dims[2], rows = y, columns = x;
   if (r->op == OP_UNSHIFT) { /* the rule is shift's, from the result back to the operand */
     y += a->shift_y, x += a->shift_x;
-    if (y < rows || x < columns || y > SHAPE_MAX_SIDE || x > SHAPE_MAX_SIDE) return breach(r, "by %d rows, %d columns", a->shift_y, a->shift_x);
+    if (y < rows || x < columns || y > SHAPE_MAX_SIDE || x > SHAPE_MAX_SIDE)
+      return breach(r, "by %d rows, %d columns", a->shift_y, a->shift_x);
   }
   if (!shape_shift_side(y, a->shift_y, &rows, r->err) || !shape_shift_side(x, a->shift_x, &columns, r->err)) return broken(r);
   return give(r, r->op == OP_SHIFT ? image_type(r->x[0].dims[0], (int32_t)rows, (int32_t)columns)
@@ -294,8 +294,7 @@ static bool rule(const Rule *r) {
   case OP_MUL: return any_float(r, 0) && same(r, 0, 2) && give(r, r->x[0]);
   case OP_SCALE: return any_float(r, 0) && scalar(r, 1) && give(r, r->x[0]);
   case OP_BN_APPLY: return image(r, 0) && pair_per_channel(r, 1) && give(r, r->x[0]);
-  case OP_BN_GRAD:
-    return image(r, 0) && same(r, 0, 2) && pair_per_channel(r, 2) && pair_per_channel(r, 3) && give(r, r->x[0]);
+  case OP_BN_GRAD: return image(r, 0) && same(r, 0, 2) && pair_per_channel(r, 2) && pair_per_channel(r, 3) && give(r, r->x[0]);
   case OP_AFFINE: return image(r, 0) && one_per_channel(r, 1) && one_per_channel(r, 2) && give(r, r->x[0]);
   case OP_CHANNEL_SCALE: return image(r, 0) && one_per_channel(r, 1) && give(r, r->x[0]);
 
@@ -327,8 +326,7 @@ static bool rule(const Rule *r) {
   case OP_DESCEND: return parameter_like(r, 0) && same(r, 0, 2) && scalar(r, 2) && give(r, r->x[0]);
   case OP_ADAM_MEAN:
   case OP_ADAM_SQUARE: return parameter_like(r, 0) && same(r, 0, 3) && give(r, r->x[0]);
-  case OP_ADAM_STEP:
-    return parameter_like(r, 0) && same(r, 0, 2) && exactly(r, 2, tensor(false, 1, 3, 0)) && give(r, r->x[0]);
+  case OP_ADAM_STEP: return parameter_like(r, 0) && same(r, 0, 2) && exactly(r, 2, tensor(false, 1, 3, 0)) && give(r, r->x[0]);
   case OP_COUNT: break;
   }
   die("operation %d has no shape rule", (int)r->op);

@@ -8,6 +8,10 @@
  * (NO_VALUE: the loss does not depend on it). Only what is needed for `wanted` is emitted. One rule per operation. */
 void pass_autodiff(Graph *graph, ValueId loss, const ValueId *wanted, size_t count, ValueId *gradients);
 
+/* The operands of `op` through which its rule leads a gradient: bit i for operand i, all bits for a variadic operation.
+ * 0: the operation is never differentiated (leaves, gradients, the optimizer). */
+uint32_t pass_autodiff_operands(OpCode op);
+
 /* A new graph in the same module (not added to its steps): constant folding, algebra, equal nodes shared, dead nodes gone. */
 Graph *pass_simplify(const Graph *graph);
 

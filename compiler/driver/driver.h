@@ -1,0 +1,77 @@
+/* The command `adwp`: what its subcommands share.
+ *
+ * A subcommand is `int command_NAME(count, arguments, err)`; it returns the exit status. Status 1 with a message in `err` lets
+ * `main` print it; with an empty one, the diagnostics of a model were printed already. Wrong usage ends in argp with status 2.
+ * Results go to standard output; progress and messages go to standard error. */
+#ifndef ADWP_COMPILER_DRIVER_DRIVER_H
+#define ADWP_COMPILER_DRIVER_DRIVER_H
+
+#include "compiler/lower.h"
+#include "compiler/pipeline.h"
+#include "dsl/dsl.h"
+#include "runtime/architecture.h"
+#include "runtime/base/arena.h"
+#include "runtime/base/err.h"
+#include "runtime/base/text.h"
+#include "runtime/base/vector.h"
+
+#include <argp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { STATUS_GOOD = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, STATUS_SIGNAL = 128 /* + the signal's number */ };
+
+int command_check(int count, char **arguments, Err *err);
+int command_emit(int count, char **arguments, Err *err);
+int command_search(int count, char **arguments, Err *err);
+int command_eval(int count, char **arguments, Err *err);
+int command_profile(int count, char **arguments, Err *err);
+
+/* ---- options that several subcommands have ---- */
+
+typedef struct SharedOptions {
+  VECTOR(const char *) settings; /* --set KEY=VALUE */
+  const char *cpu;               /* --cpu; null: this machine's */
+  int32_t threads;               /* --threads; 0 until options_finish */
+  bool no_cache;                 /* --no-cache */
+} SharedOptions;
+
+/* Argp children; the input of each is a SharedOptions. */
+extern const struct argp options_settings; /* --set */
+extern const struct argp options_machine;  /* --cpu, --threads, --no-cache */
+
+/* The number that `text` is, between `low` and `high`; anything else is an error of usage. `name`: "--threads". */
+int32_t options_number(const struct argp_state *state, const char *name, const char *text, int32_t low, int32_t high);
+
+/* Fills in the number of threads: one a CPU that this process may use. */
+void options_finish(SharedOptions *options);
+void options_free(SharedOptions *options);
+
+/* The bit STEP_... of a step's name; 0: no such step. */
+unsigned options_step(const char *name);
+
+/* ---- models, programs, output ---- */
+
+/* Loads and checks; prints the diagnostics of a wrong model and returns null. */
+const Model *driver_load_model(const char *path, const SharedOptions *options, Arena *arena);
+
+/* The model that a run folder holds. Null: `err`, or printed diagnostics. */
+const Model *driver_load_run(const char *folder, Arena *arena, Err *err);
+
+/* Compiles; says on standard error what it compiled where `verbose`. */
+Compiled *driver_compile(const Model *model, const SharedOptions *options, unsigned steps, const KeptOperations *kept,
+                         bool verbose, Err *err);
+
+/* Writes the file at `path` (null: standard output); a regular file is replaced as a whole. */
+bool driver_write(const char *path, const Text *text, Err *err);
+
+double driver_seconds(void); /* of the monotonic clock */
+
+/* ---- Ctrl-C ---- */
+
+/* From here on the first SIGINT or SIGTERM only sets what stop_flag points to; the second one kills. */
+void stop_install(void);
+const volatile sig_atomic_t *stop_flag(void); /* the signal's number; 0: none came */
+
+#endif

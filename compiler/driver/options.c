@@ -1,0 +1,77 @@
+#include "compiler/driver/driver.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { KEY_SET = 0x100, KEY_CPU, KEY_THREADS, KEY_NO_CACHE, MOST_THREADS = 1024 };
+
+static error_t parse_setting(int key, char *argument, struct argp_state *state) {
+  SharedOptions *options = state->input;
+  if (key != KEY_SET) return ARGP_ERR_UNKNOWN;
+  const char *equals = strchr(argument, '=');
+  if (!equals || equals == argument) argp_error(state, "--set needs KEY=VALUE, such as search.train=3, and not `%s`", argument);
+  vector_push(&options->settings, argument);
+  return 0;
+}
+
+static error_t parse_machine(int key, char *argument, struct argp_state *state) {
+  SharedOptions *options = state->input;
+  switch (key) {
+  case KEY_CPU: options->cpu = argument; return 0;
+  case KEY_THREADS: options->threads = options_number(state, "--threads", argument, 1, MOST_THREADS); return 0;
+  case KEY_NO_CACHE: options->no_cache = true; return 0;
+  default: return ARGP_ERR_UNKNOWN;
+  }
+}
+
+static const struct argp_option setting_list[] = {
+    {"set", KEY_SET, "KEY=VALUE", 0,
+     "Override a setting of the file: a declaration's kind or name, then the setting, "
+     "such as search.train=3; the value as the file writes it",
+     0},
+    {0},
+};
+static const struct argp_option machine_list[] = {
+    {"cpu", KEY_CPU, "LEVEL", 0, "Make code for x86-64-v3 (AVX2) or x86-64-v4 (AVX-512) and not for this machine's own level", 0},
+    {"threads", KEY_THREADS, "N", 0, "Use N threads; one a CPU if not given. Results do not depend on it", 0},
+    {"no-cache", KEY_NO_CACHE, 0, 0, "Neither read nor write the cache of compiled kernels", 0},
+    {0},
+};
+const struct argp options_settings = {.options = setting_list, .parser = parse_setting};
+const struct argp options_machine = {.options = machine_list, .parser = parse_machine};
+
+int32_t options_number(const struct argp_state *state, const char *name, const char *text, int32_t low, int32_t high) {
+  char *end;
+  errno = 0;
+  long value = strtol(text, &end, 10);
+  if (end == text || *end || errno || value < low || value > high)
+    argp_error(state, "%s needs a whole number from %d to %d and not `%s`", name, low, high, text);
+  return (int32_t)value;
+}
+
+void options_finish(SharedOptions *options) {
+  if (options->threads) return;
+  cpu_set_t usable;
+  int count = sched_getaffinity(0, sizeof usable, &usable) == 0 ? CPU_COUNT(&usable) : 1;
+  options->threads = count < 1 ? 1 : count > MOST_THREADS ? MOST_THREADS : count;
+}
+
+void options_free(SharedOptions *options) {
+  vector_free(&options->settings);
+}
+
+unsigned options_step(const char *name) {
+  static const struct {
+    const char *name;
+    unsigned bit;
+  } steps[] = {{"train_step", STEP_TRAIN},
+               {"search_step", STEP_SEARCH},
+               {"cross_step", STEP_CROSS},
+               {"eval", STEP_EVAL},
+               {"gradient_step", STEP_GRADIENT}};
+  for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+    if (!strcmp(name, steps[i].name)) return steps[i].bit;
+  return 0;
+}

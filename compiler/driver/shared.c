@@ -1,0 +1,84 @@
+/* Loading, compiling and writing, as all subcommands do it. */
+#include "compiler/driver/driver.h"
+
+#include "runtime/base/file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+enum { LARGEST_MODEL = 16 << 20 }; /* bytes of a run's model.adwp */
+
+/* Prints what a stage had to say; true where the model is right. */
+static bool report(Diagnostics *diagnostics, const Model *model) {
+  if (diagnostics->out.length) fputs(diagnostics->out.data, stderr);
+  text_free(&diagnostics->out);
+  return model != NULL;
+}
+
+const Model *driver_load_model(const char *path, const SharedOptions *options, Arena *arena) {
+  Diagnostics diagnostics = {0};
+  DslOptions settings = {.settings = options->settings.data, .setting_count = options->settings.count};
+  const Model *model = dsl_load(path, &settings, arena, &diagnostics);
+  return report(&diagnostics, model) ? model : NULL;
+}
+
+const Model *driver_load_run(const char *folder, Arena *arena, Err *err) {
+  const char *path = arena_printf(arena, "%s/model.adwp", folder);
+  char *data;
+  size_t size;
+  if (!file_read(path, LARGEST_MODEL, &data, &size, err)) {
+    err_wrap(err, "%s is not the folder of a run", folder);
+    return NULL;
+  }
+  const char *text = arena_copy_string(arena, data, size);
+  free(data);
+  Diagnostics diagnostics = {0};
+  DslOptions none = {0};
+  const Model *model = dsl_load_text(path, text, size, &none, arena, &diagnostics);
+  return report(&diagnostics, model) ? model : NULL;
+}
+
+Compiled *driver_compile(const Model *model, const SharedOptions *options, unsigned steps, const KeptOperations *kept,
+                         bool verbose, Err *err) {
+  double start = driver_seconds();
+  Arena *arena = arena_new();
+  Architecture architecture = {0};
+  if (kept) architecture = (Architecture){kept->cell_count, kept->node_count, kept->candidate_count, kept->kept};
+  PipelineOptions pipeline = {.steps = steps,
+                              .architecture = kept ? &architecture : NULL,
+                              .cpu = options->cpu,
+                              .cache = options->no_cache ? NULL : emit_cache_folder(arena),
+                              .threads = options->threads};
+  Compiled *compiled = pipeline_compile(model, &pipeline, err);
+  arena_free(arena);
+  if (compiled && verbose)
+    fprintf(stderr, "%s: %zu kernels compiled and %zu from the cache, for %s, in %.2f s\n", model->name,
+            compiled->kernels.compiled, compiled->kernels.cached, compiled->program->target, driver_seconds() - start);
+  return compiled;
+}
+
+/* A device or a pipe is written to; a file is replaced as a whole. */
+static bool is_special(const char *path) {
+  struct stat info;
+  return stat(path, &info) == 0 && !S_ISREG(info.st_mode);
+}
+
+bool driver_write(const char *path, const Text *text, Err *err) {
+  if (path && !is_special(path)) return file_replace(path, text->data ? text->data : "", text->length, err);
+  FILE *file = path ? fopen(path, "w") : stdout;
+  if (!file) return err_set(err, "cannot write %s: %s", path, strerror(errno));
+  bool done = (!text->length || fwrite(text->data, 1, text->length, file) == text->length) && fflush(file) == 0;
+  if (!done) err_set(err, "cannot write %s: %s", path ? path : "to standard output", strerror(errno));
+  if (path) fclose(file);
+  return done;
+}
+
+double driver_seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}

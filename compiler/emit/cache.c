@@ -1,0 +1,106 @@
+/* The kernel cache: one file a kernel, named by the hash of everything on which its machine code depends. Several processes may
+ * use a folder at once: a file appears whole by a rename, and two that write the same one write the same bytes.
+ *
+ * What a file holds will be run, so a folder into which another user can write is never used, and a file is used only if its
+ * size, its key and its checksum are right; anything else counts as not there and is written again. Files are not synced: one
+ * that a crash tears is found by its checksum. */
+#include "compiler/emit/emit_private.h"
+#include "runtime/base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char magic[8] = {'A', 'D', 'W', 'P', 'O', 'B', 'J', '1'};
+
+enum { MAX_OBJECT = 256 << 20 };
+
+typedef struct EntryHead {
+  char magic[8];
+  char key[32];
+  uint64_t size;     /* of the object, which follows */
+  uint64_t checksum; /* of the object */
+} EntryHead;
+
+const char *emit_cache_folder(Arena *arena) {
+  const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+  if (base && base[0] == '/') return arena_printf(arena, "%s/adwp", base); /* the standard says that others do not count */
+  return home && home[0] == '/' ? arena_printf(arena, "%s/.cache/adwp", home) : NULL;
+}
+
+static bool ours_alone(const struct stat *info) {
+  return info->st_uid == geteuid() && !(info->st_mode & (S_IWGRP | S_IWOTH));
+}
+
+bool emit_cache_open(const char *folder) {
+  struct stat info;
+  if (stat(folder, &info) && errno == ENOENT) {
+    Arena *arena = arena_new();
+    const char *slash = strrchr(folder, '/');
+    if (slash && slash != folder) folder_make(arena_copy_string(arena, folder, (size_t)(slash - folder)), NULL);
+    arena_free(arena);
+    mkdir(folder, 0700); /* another process may have been faster */
+  }
+  return stat(folder, &info) == 0 && S_ISDIR(info.st_mode) && ours_alone(&info);
+}
+
+static char *path_of(const char *folder, const HashName *key, const char *suffix) {
+  size_t size = strlen(folder) + sizeof key->hex + strlen(suffix) + 8;
+  char *path = memory_alloc(size);
+  snprintf(path, size, "%s/%s.o%s", folder, key->hex, suffix);
+  return path;
+}
+
+static bool entry_ok(const char *data, size_t size, const HashName *key) {
+  EntryHead head;
+  if (size < sizeof head) return false;
+  memcpy(&head, data, sizeof head);
+  return memcmp(head.magic, magic, sizeof magic) == 0 && memcmp(head.key, key->hex, sizeof head.key) == 0 &&
+         head.size == size - sizeof head && head.checksum == hash_u64(data + sizeof head, size - sizeof head);
+}
+
+bool emit_cache_load(const char *folder, const HashName *key, char **object, size_t *size) {
+  char *path = path_of(folder, key, ""), *data;
+  size_t length;
+  bool ok = file_read(path, MAX_OBJECT, &data, &length, NULL);
+  free(path);
+  if (!ok) return false;
+  if (!entry_ok(data, length, key)) {
+    free(data);
+    return false;
+  }
+  *size = length - sizeof(EntryHead);
+  memmove(data, data + sizeof(EntryHead), *size);
+  *object = data;
+  return true;
+}
+
+static bool write_all(int file, const void *data, size_t size) {
+  for (const char *at = data; size > 0;) {
+    ssize_t put = write(file, at, size);
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) return false;
+    at += put;
+    size -= (size_t)put;
+  }
+  return true;
+}
+
+void emit_cache_store(const char *folder, const HashName *key, const void *object, size_t size) {
+  EntryHead head = {.size = size, .checksum = hash_u64(object, size)};
+  memcpy(head.magic, magic, sizeof magic);
+  memcpy(head.key, key->hex, sizeof head.key);
+  char *path = path_of(folder, key, ""), *temporary = path_of(folder, key, ".XXXXXX");
+  int file = mkstemp(temporary);
+  if (file >= 0) {
+    bool written = write_all(file, &head, sizeof head) && write_all(file, object, size);
+    if (close(file)) written = false;
+    if (!written || rename(temporary, path)) unlink(temporary);
+  }
+  free(temporary);
+  free(path);
+}

@@ -1,0 +1,306 @@
+/* Graph to launches: walks the values in order; each that is kept in memory becomes one or more launches of kernel families.
+ *
+ * A launch's segment is one past the last segment that writes something it reads, so independent launches (the operations of a
+ * node, all GeneratingBlocks) share a segment and its one barrier. Nodes' outputs are written into their concatenation straight
+ * away. Parameters are updated in place, in segments after all that read them. */
+#include "compiler/pass/schedule_private.h"
+
+#include "runtime/base/hash.h"
+
+struct KernelKey {
+  FamilyFunction *family;
+  const void *spec;
+  size_t bytes;
+  uint64_t hash;
+};
+
+static int32_t kernel_for(KernelSet *set, FamilyFunction *family, const void *spec, size_t bytes) {
+  uint64_t hash = hash_u64(spec, bytes);
+  for (size_t i = 0; i < set->kernels.count; i++) {
+    const struct KernelKey *key = &set->keys[i];
+    if (key->hash == hash && key->family == family && key->bytes == bytes && !memcmp(key->spec, spec, bytes)) return (int32_t)i;
+  }
+  LoopKernel *kernel = family(spec, set->arena);
+  Err err;
+  if (!loop_verify(kernel, &err)) die("kernel %s: %s", kernel->name, err.text);
+  vector_push(&set->kernels, kernel);
+  set->keys = memory_resize(set->keys, set->kernels.count * sizeof *set->keys);
+  void *copy = arena_alloc(set->arena, bytes);
+  memcpy(copy, spec, bytes);
+  set->keys[set->kernels.count - 1] = (struct KernelKey){family, copy, bytes, hash};
+  return (int32_t)set->kernels.count - 1;
+}
+
+void call_place(Call *call, Place place, int32_t ready) {
+  if (call->count == CALL_MOST_BUFFERS) die("a launch with more than %d buffers", CALL_MOST_BUFFERS);
+  call->buffers[call->count++] = place;
+  if (ready > call->segment) call->segment = ready;
+}
+
+void call_read(Scheduler *s, Call *call, ValueId v) {
+  Place place = s->place[v];
+  if (place.storage < 0) die("%s: value %d is read before it is written", s->graph->name, v);
+  call_place(call, place, s->ready[v]);
+  int32_t parameter = s->out->storages.data[place.storage].parameter;
+  if (parameter >= 0) call->reads[call->read_count++] = parameter;
+}
+
+int32_t call_launch(Scheduler *s, Call *call, FamilyFunction *family, const void *spec, size_t spec_bytes, int32_t images, int32_t tasks,
+                    double flops) {
+  PlannedLaunch launch = {.kernel = kernel_for(s->kernels, family, spec, spec_bytes), .segment = call->segment, .images_per_task = images,
+                          .tasks = tasks, .flops = flops, .buffer_count = call->count,
+                          .order = (int32_t)s->out->launches.count};
+  if (s->kernels->kernels.data[launch.kernel]->buffer_count != call->count) die("kernel %s: %d buffers given", s->kernels->kernels.data[launch.kernel]->name, call->count);
+  Place *buffers = ARENA_ARRAY(s->arena, Place, call->count);
+  memcpy(buffers, call->buffers, (size_t)call->count * sizeof *buffers);
+  launch.buffers = buffers;
+  vector_push(&s->out->launches, launch);
+  for (int32_t i = 0; i < call->count; i++) {
+    Storage *storage = &s->out->storages.data[call->buffers[i].storage];
+    if (call->segment < storage->first) storage->first = call->segment;
+    if (call->segment > storage->last) storage->last = call->segment;
+  }
+  for (int32_t i = 0; i < call->read_count; i++)
+    if (s->parameter_read[call->reads[i]] < call->segment) s->parameter_read[call->reads[i]] = call->segment;
+  if (call->segment + 1 > s->out->segment_count) s->out->segment_count = call->segment + 1;
+  return call->segment + 1;
+}
+
+Place schedule_storage(Scheduler *s, int64_t floats) {
+  vector_push(&s->out->storages, ((Storage){.parameter = -1, .bytes = floats * 4, .first = INT32_MAX, .last = -1}));
+  return (Place){.storage = (int32_t)s->out->storages.count - 1};
+}
+
+Place schedule_place(Scheduler *s, ValueId v) {
+  if (s->place[v].storage < 0) {
+    Type type = graph_type(s->graph, v);
+    s->place[v] = schedule_storage(s, type_elements(type, s->batch));
+    s->place[v].stride = type.batched ? type.dims[0] : 0;
+  }
+  return s->place[v];
+}
+
+void schedule_written(Scheduler *s, ValueId v, int32_t ready) { s->ready[v] = ready; }
+
+Plane schedule_plane(const Scheduler *s, ValueId v, Place place) {
+  Type type = graph_type(s->graph, v);
+  bool image = type.rank == 3;
+  return (Plane){type.dims[0], image ? type.dims[1] : 1, image ? type.dims[2] : 1, place.stride};
+}
+
+int32_t schedule_images(int64_t floats) {
+  int64_t images = (16 << 10) / (floats > 0 ? floats : 1);
+  return images < 1 ? 1 : (int32_t)images;
+}
+
+int32_t schedule_sum(Scheduler *s, Place partial, int32_t ready, int32_t images, int64_t elements, bool total, Place to) {
+  SlotsSpec spec;
+  memset(&spec, 0, sizeof spec);
+  spec.lanes = s->kernels->lanes;
+  spec.images = images;
+  spec.elements = elements;
+  spec.chunk = 1024;
+  spec.total = total;
+  Call call = {0};
+  call_place(&call, partial, ready);
+  call_place(&call, to, 0);
+  return CALL_LAUNCH(s, &call, family_sum_slots, &spec, 0, total ? 1 : (int32_t)((elements + 1023) / 1024), 0);
+}
+
+/* Values that are the same memory seen otherwise. */
+static void schedule_data(Scheduler *s, ValueId v) {
+  const GraphNode *node = graph_node(s->graph, v);
+  ValueId from = node->operands[0];
+  switch (node->op) {
+  case OP_RESHAPE:
+    s->place[v] = s->place[from];
+    s->ready[v] = s->ready[from];
+    return;
+  case OP_SLICE:
+    s->place[v] = s->place[from];
+    s->place[v].offset += node->attributes->begin;
+    s->ready[v] = s->ready[from];
+    return;
+  case OP_CONCAT: {
+    Place whole = schedule_place(s, v);
+    int32_t at = 0, ready = 0;
+    for (int32_t i = 0; i < node->operand_count; i++) {
+      ValueId part = node->operands[i];
+      Place to = {whole.storage, whole.offset + at, whole.stride};
+      bool there = s->place[part].storage == to.storage && s->place[part].offset == to.offset;
+      int32_t written = there ? s->ready[part] : schedule_copy(s, part, to);
+      if (written > ready) ready = written;
+      at += graph_type(s->graph, part).dims[0];
+    }
+    s->ready[v] = ready;
+    return;
+  }
+  case OP_SHIFT: return; /* its readers are convolutions, which read shifted */
+  case OP_UNSHIFT: schedule_conv_grad_input(s, from, v); return;
+  default: die("%s is not a change of view", op_table[node->op].text);
+  }
+}
+
+static void schedule_value(Scheduler *s, ValueId v) {
+  const GraphNode *node = graph_node(s->graph, v);
+  switch (node->op) {
+  case OP_CONV: schedule_conv(s, v); return;
+  case OP_CONV_GRAD_INPUT: schedule_conv_grad_input(s, v, NO_VALUE); return;
+  case OP_CONV_GRAD_WEIGHT: schedule_conv_grad_weight(s, v); return;
+  case OP_MAX_POOL:
+  case OP_AVG_POOL:
+  case OP_MAX_POOL_GRAD:
+  case OP_AVG_POOL_GRAD: schedule_pool(s, v); return;
+  case OP_BN_GRAD_SUMS:
+  case OP_CHANNEL_SUM:
+  case OP_CHANNEL_DOT:
+  case OP_DOT: schedule_reduce(s, v); return;
+  default: break;
+  }
+  OpClass class = op_table[node->op].class;
+  if (class == CLASS_DATA) schedule_data(s, v);
+  else if (class == CLASS_MAP && node->op != OP_ADAM_STEP) schedule_map(s, v);
+  else schedule_vector(s, v);
+}
+
+static void schedule_leaf(Scheduler *s, ValueId v) {
+  const GraphNode *node = graph_node(s->graph, v);
+  if (node->op == OP_PARAM) {
+    s->place[v] = (Place){.storage = module_find_parameter(s->graph->module, node->attributes->name)};
+  } else if (node->op == OP_INPUT) {
+    Place place = schedule_place(s, v);
+    s->out->storages.data[place.storage].whole_step = true;
+    NamedPlace named = {node->attributes->name, place, type_elements(node->type, s->batch), node->type.element == ELEMENT_I32};
+    vector_push(&s->out->inputs, named);
+  }
+}
+
+/* Gives the operands of each concatenation their places in it. */
+static void place_concatenations(Scheduler *s) {
+  for (size_t v = s->graph->nodes.count; v-- > 0;) {
+    const GraphNode *node = &s->graph->nodes.data[v];
+    if (node->op != OP_CONCAT || !node->type.batched) continue;
+    Place whole = schedule_place(s, (ValueId)v);
+    int32_t at = 0;
+    for (int32_t i = 0; i < node->operand_count; i++) {
+      ValueId part = node->operands[i];
+      const GraphNode *operand = graph_node(s->graph, part);
+      bool launched = op_table[operand->op].class != CLASS_LEAF && (op_table[operand->op].class != CLASS_DATA || operand->op == OP_CONCAT);
+      if (launched && s->kept[part] && s->place[part].storage < 0) s->place[part] = (Place){whole.storage, whole.offset + at, whole.stride};
+      at += operand->type.dims[0];
+    }
+  }
+}
+
+/* A weight's DESCEND over its MOMENTUM is one launch for both parameters. */
+static const Update *momentum_of(Scheduler *s, const Update *weight) {
+  const GraphNode *descend = graph_node(s->graph, weight->value);
+  if (descend->op != OP_DESCEND || graph_node(s->graph, descend->operands[1])->op != OP_MOMENTUM) return NULL;
+  const GraphNode *w = graph_node(s->graph, descend->operands[0]);
+  if (w->op != OP_PARAM || s->place[descend->operands[0]].storage != weight->parameter) return NULL;
+  for (size_t i = 0; i < s->graph->updates.count; i++)
+    if (s->graph->updates.data[i].value == descend->operands[1]) return &s->graph->updates.data[i];
+  return NULL;
+}
+
+/* Values that only an in-place update reads are computed by it. */
+static void mark_updates(Scheduler *s) {
+  for (size_t i = 0; i < s->graph->updates.count; i++) {
+    const Update *weight = &s->graph->updates.data[i];
+    const Update *momentum = momentum_of(s, weight);
+    if (!momentum) continue;
+    s->done[weight->value] = s->done[momentum->value] = true;
+    const GraphNode *step = graph_node(s->graph, momentum->value);
+    const GraphNode *gradient = graph_node(s->graph, step->operands[2]);
+    if (gradient->op == OP_LINEAR_GRAD_WEIGHT && !graph_type(s->graph, gradient->operands[0]).batched && s->use_count[step->operands[2]] == 1)
+      s->done[step->operands[2]] = true;
+  }
+}
+
+static void schedule_updates(Scheduler *s) {
+  for (size_t i = 0; i < s->graph->updates.count; i++) {
+    const Update *update = &s->graph->updates.data[i];
+    const Update *momentum = momentum_of(s, update);
+    if (momentum) schedule_descend(s, update, momentum);
+    else if (!s->done[update->value]) schedule_copy_update(s, update);
+  }
+}
+
+static void schedule_results(Scheduler *s) {
+  for (size_t i = 0; i < s->graph->results.count; i++) {
+    const Result *result = &s->graph->results.data[i];
+    Type type = graph_type(s->graph, result->value);
+    Place place = s->place[result->value];
+    if (place.storage < 0) die("result %s has no memory", result->name);
+    s->out->storages.data[place.storage].whole_step = true;
+    NamedPlace named = {result->name, place, type_elements(type, s->batch), false};
+    vector_push(&s->out->results, named);
+  }
+}
+
+static int by_segment(const void *a, const void *b) {
+  const PlannedLaunch *x = a, *y = b;
+  if (x->segment != y->segment) return x->segment < y->segment ? -1 : 1;
+  return x->order - y->order;
+}
+
+static void count_uses(Scheduler *s) {
+  for (size_t v = 0; v < s->graph->nodes.count; v++) {
+    const GraphNode *node = &s->graph->nodes.data[v];
+    for (int32_t i = 0; i < node->operand_count; i++) s->use_count[node->operands[i]]++;
+  }
+  for (size_t i = 0; i < s->graph->results.count; i++) s->use_count[s->graph->results.data[i].value]++;
+  for (size_t i = 0; i < s->graph->updates.count; i++) s->use_count[s->graph->updates.data[i].value]++;
+}
+
+static Scheduler scheduler_new(const Graph *graph, KernelSet *kernels, Arena *arena) {
+  size_t count = graph->nodes.count;
+  Scheduler s = {.graph = graph, .kernels = kernels, .arena = arena, .out = ARENA_NEW(arena, Schedule), .batch = graph->module->batch};
+  s.out->graph = graph;
+  s.kept = pass_fuse(graph, arena);
+  s.use_count = ARENA_ARRAY(arena, int32_t, count);
+  s.place = ARENA_ARRAY(arena, Place, count);
+  s.coefficients = ARENA_ARRAY(arena, Place, count);
+  s.coefficients_ready = ARENA_ARRAY(arena, int32_t, count);
+  s.ready = ARENA_ARRAY(arena, int32_t, count);
+  s.done = ARENA_ARRAY(arena, bool, count);
+  s.parameter_read = ARENA_ARRAY(arena, int32_t, graph->module->parameters.count);
+  for (size_t v = 0; v < count; v++) s.place[v].storage = s.coefficients[v].storage = -1;
+  for (size_t p = 0; p < graph->module->parameters.count; p++) {
+    s.parameter_read[p] = -1;
+    int64_t bytes = 4 * type_elements(graph->module->parameters.data[p].type, 1);
+    vector_push(&s.out->storages, ((Storage){.parameter = (int32_t)p, .bytes = bytes, .first = INT32_MAX, .last = -1}));
+  }
+  count_uses(&s);
+  return s;
+}
+
+Schedule *pass_schedule(const Graph *graph, KernelSet *kernels, Arena *arena) {
+  Scheduler s = scheduler_new(graph, kernels, arena);
+  for (size_t v = 0; v < graph->nodes.count; v++) schedule_leaf(&s, (ValueId)v);
+  place_concatenations(&s);
+  mark_updates(&s);
+  for (size_t v = 0; v < graph->nodes.count; v++) {
+    const GraphNode *node = &graph->nodes.data[v];
+    bool leaf = op_table[node->op].class == CLASS_LEAF && node->op != OP_CONST;
+    if (leaf || s.done[v] || !s.kept[v] || (node->op == OP_CONST && s.use_count[v] == 0)) continue;
+    bool unshifted = node->op == OP_CONV_GRAD_INPUT && s.use_count[v] == 1;
+    if (unshifted) { /* is the one reader an unshift? then that writes it */
+      unshifted = false;
+      for (size_t u = v + 1; u < graph->nodes.count && !unshifted; u++)
+        unshifted = graph->nodes.data[u].op == OP_UNSHIFT && graph->nodes.data[u].operands[0] == (ValueId)v;
+    }
+    if (!unshifted) schedule_value(&s, (ValueId)v);
+  }
+  schedule_updates(&s);
+  schedule_results(&s);
+  qsort(s.out->launches.data, s.out->launches.count, sizeof *s.out->launches.data, by_segment);
+  return s.out;
+}
+
+void schedule_free(Schedule *schedule) {
+  vector_free(&schedule->storages);
+  vector_free(&schedule->launches);
+  vector_free(&schedule->inputs);
+  vector_free(&schedule->results);
+}

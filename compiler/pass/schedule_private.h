@@ -1,0 +1,79 @@
+/* What the files of the scheduler share: launches under construction, expressions, and the rules per operation. */
+#ifndef ADWP_COMPILER_PASS_SCHEDULE_PRIVATE_H
+#define ADWP_COMPILER_PASS_SCHEDULE_PRIVATE_H
+
+#include "compiler/pass/schedule.h"
+
+#include <string.h>
+
+typedef struct Scheduler {
+  const Graph *graph;
+  KernelSet *kernels;
+  Arena *arena;
+  Schedule *out;
+  int64_t batch;
+  const bool *kept;
+  int32_t *use_count;       /* distinct operand slots that read the value */
+  Place *place;             /* of each value; storage -1: none yet */
+  int32_t *ready;           /* of each value: the first segment that may read it */
+  int32_t *parameter_read;  /* of each parameter: the last segment that reads it, -1: none */
+  bool *done;               /* emitted together with another value */
+  Place *coefficients;      /* of each bn_moments value: (2, C) scale and shift of its bn_apply; storage -1: none yet */
+  int32_t *coefficients_ready;
+} Scheduler;
+
+enum { CALL_MOST_BUFFERS = 80 };
+
+/* A launch under construction: its buffers in the kernel's order. */
+typedef struct Call {
+  Place buffers[CALL_MOST_BUFFERS];
+  int32_t reads[CALL_MOST_BUFFERS]; /* parameters that it reads */
+  int32_t count, read_count;
+  int32_t segment; /* the earliest possible */
+} Call;
+
+typedef LoopKernel *FamilyFunction(const void *spec, Arena *arena);
+
+void call_read(Scheduler *s, Call *call, ValueId v);
+void call_place(Call *call, Place place, int32_t ready); /* memory that is no value */
+/* Adds the launch; returns the first segment that may read what it wrote. */
+int32_t call_launch(Scheduler *s, Call *call, FamilyFunction *family, const void *spec, size_t spec_bytes, int32_t images, int32_t tasks,
+                    double flops);
+#define CALL_LAUNCH(s, call, family, spec, images, tasks, flops)                                                                 \
+  call_launch((s), (call), (FamilyFunction *)(void (*)(void))(family), (spec), sizeof *(spec), (images), (tasks), (flops))
+
+Place schedule_storage(Scheduler *s, int64_t floats);
+/* Where the value is to be written; made now unless a concatenation has given it a place. */
+Place schedule_place(Scheduler *s, ValueId v);
+/* The value is written by a launch whose results may be read from segment `ready` on. */
+void schedule_written(Scheduler *s, ValueId v, int32_t ready);
+
+Plane schedule_plane(const Scheduler *s, ValueId v, Place place);
+int32_t schedule_images(int64_t floats); /* images a task, from the floats of one image */
+static inline int32_t schedule_tasks(const Scheduler *s, int32_t images) { return (int32_t)((s->batch + images - 1) / images); }
+
+/* Sums partials (tasks, elements) into `to`; returns when it is ready. */
+int32_t schedule_sum(Scheduler *s, Place partial, int32_t ready, int32_t images, int64_t elements, bool total, Place to);
+
+/* schedule_map.c: an elementwise value, or a reduction, with everything unmaterialised under it. */
+void schedule_map(Scheduler *s, ValueId v);
+void schedule_reduce(Scheduler *s, ValueId v);
+/* (2, C): scale and shift of bn_apply with these moments. */
+Place schedule_coefficients(Scheduler *s, ValueId moments, int32_t *ready);
+/* w and its momentum, updated in place by one pass. */
+void schedule_descend(Scheduler *s, const Update *weight, const Update *momentum);
+/* A parameter takes the value by a copy. */
+void schedule_copy_update(Scheduler *s, const Update *update);
+/* Channels of `from` copied to `to`. */
+int32_t schedule_copy(Scheduler *s, ValueId from, Place to);
+
+/* schedule_window.c */
+void schedule_conv(Scheduler *s, ValueId v);
+void schedule_conv_grad_input(Scheduler *s, ValueId v, ValueId unshift); /* unshift: NO_VALUE or the one reader */
+void schedule_conv_grad_weight(Scheduler *s, ValueId v);
+void schedule_pool(Scheduler *s, ValueId v);
+
+/* schedule_vector.c */
+void schedule_vector(Scheduler *s, ValueId v);
+
+#endif

@@ -1,0 +1,151 @@
+/* Convolutions, pools and their gradients become launches. */
+#include "compiler/pass/schedule_private.h"
+
+/* What a convolution reads: `base` in memory, seen through a shift, a bn_apply and a ReLU. */
+typedef struct Source {
+  ValueId base, moments; /* moments NO_VALUE: no bn_apply */
+  bool relu;
+  int32_t shift_y, shift_x;
+} Source;
+
+static Source source_of(const Scheduler *s, ValueId v) {
+  Source source = {.moments = NO_VALUE};
+  const GraphNode *node = graph_node(s->graph, v);
+  if (node->op == OP_SHIFT) {
+    source.shift_y = node->attributes->shift_y;
+    source.shift_x = node->attributes->shift_x;
+    v = node->operands[0];
+    node = graph_node(s->graph, v);
+  }
+  if (!s->kept[v] && node->op == OP_RELU) {
+    source.relu = true;
+    v = node->operands[0];
+    node = graph_node(s->graph, v);
+  }
+  if (!s->kept[v] && node->op == OP_BN_APPLY) {
+    source.moments = node->operands[1];
+    v = node->operands[0];
+  }
+  source.base = v;
+  return source;
+}
+
+static ConvSpec conv_spec(const Scheduler *s, const Window *w) {
+  ConvSpec spec;
+  memset(&spec, 0, sizeof spec);
+  spec.lanes = s->kernels->lanes;
+  spec.kernel_y = w->kernel_y;
+  spec.kernel_x = w->kernel_x;
+  spec.stride_y = w->stride_y;
+  spec.stride_x = w->stride_x;
+  spec.dilation = w->dilation;
+  spec.pad_y = w->pad_y;
+  spec.pad_x = w->pad_x;
+  spec.groups = w->groups;
+  return spec;
+}
+
+static void conv_sides(ConvSpec *spec, Plane in, Plane out) {
+  spec->in = in;
+  spec->out = out;
+  int64_t read = (int64_t)in.channels * in.height * in.width, written = (int64_t)out.channels * out.height * out.width;
+  spec->images = schedule_images(read > written ? read : written);
+}
+
+/* The source's buffers: x, [scale, shift]. */
+static void conv_source(Scheduler *s, Call *call, ConvSpec *spec, const Source *source) {
+  spec->prologue.relu = source->relu;
+  spec->shift_y = source->shift_y;
+  spec->shift_x = source->shift_x;
+  call_read(s, call, source->base);
+  if (source->moments == NO_VALUE) return;
+  spec->prologue.affine = true;
+  int32_t ready;
+  Place scale = schedule_coefficients(s, source->moments, &ready), shift = scale;
+  shift.offset += spec->in.channels;
+  call_place(call, scale, ready);
+  call_place(call, shift, ready);
+}
+
+static double conv_flops(const Scheduler *s, const ConvSpec *spec) {
+  return 2.0 * (double)s->batch * spec->out.height * spec->out.width * spec->out.channels * (spec->in.channels / spec->groups) *
+         spec->kernel_y * spec->kernel_x;
+}
+
+void schedule_conv(Scheduler *s, ValueId v) {
+  const GraphNode *node = graph_node(s->graph, v);
+  Source source = source_of(s, node->operands[0]);
+  ConvSpec spec = conv_spec(s, &node->attributes->window);
+  Place to = schedule_place(s, v);
+  conv_sides(&spec, schedule_plane(s, source.base, s->place[source.base]), schedule_plane(s, v, to));
+  Call call = {0};
+  conv_source(s, &call, &spec, &source);
+  call_read(s, &call, node->operands[1]);
+  call_place(&call, to, 0);
+  schedule_written(s, v, CALL_LAUNCH(s, &call, family_conv, &spec, spec.images, 0, conv_flops(s, &spec)));
+}
+
+void schedule_conv_grad_input(Scheduler *s, ValueId v, ValueId unshift) {
+  const GraphNode *node = graph_node(s->graph, v);
+  if (node->op != OP_CONV_GRAD_INPUT) die("unshift of %s", op_table[node->op].text);
+  ValueId result = unshift == NO_VALUE ? v : unshift, dy = node->operands[0];
+  ConvSpec spec = conv_spec(s, &node->attributes->window);
+  Place to = schedule_place(s, result);
+  conv_sides(&spec, schedule_plane(s, result, to), schedule_plane(s, dy, s->place[dy]));
+  if (unshift != NO_VALUE) {
+    spec.shift_y = graph_node(s->graph, unshift)->attributes->shift_y;
+    spec.shift_x = graph_node(s->graph, unshift)->attributes->shift_x;
+  }
+  Call call = {0};
+  call_read(s, &call, dy);
+  call_read(s, &call, node->operands[1]);
+  call_place(&call, to, 0);
+  schedule_written(s, result, CALL_LAUNCH(s, &call, family_conv_grad_input, &spec, spec.images, 0, conv_flops(s, &spec)));
+}
+
+void schedule_conv_grad_weight(Scheduler *s, ValueId v) {
+  const GraphNode *node = graph_node(s->graph, v);
+  ValueId dy = node->operands[0];
+  Source source = source_of(s, node->operands[1]);
+  ConvSpec spec = conv_spec(s, &node->attributes->window);
+  conv_sides(&spec, schedule_plane(s, source.base, s->place[source.base]), schedule_plane(s, dy, s->place[dy]));
+  int64_t elements = type_elements(node->type, 1);
+  Place partial = schedule_storage(s, elements * schedule_tasks(s, spec.images));
+  Call call = {0};
+  call_read(s, &call, dy);
+  conv_source(s, &call, &spec, &source);
+  call_place(&call, partial, 0);
+  int32_t ready = CALL_LAUNCH(s, &call, family_conv_grad_weight, &spec, spec.images, 0, conv_flops(s, &spec));
+  schedule_written(s, v, schedule_sum(s, partial, ready, spec.images, elements, false, schedule_place(s, v)));
+}
+
+void schedule_pool(Scheduler *s, ValueId v) {
+  const GraphNode *node = graph_node(s->graph, v);
+  bool gradient = node->op == OP_MAX_POOL_GRAD || node->op == OP_AVG_POOL_GRAD;
+  const Window *w = &node->attributes->window;
+  PoolSpec spec;
+  memset(&spec, 0, sizeof spec);
+  spec.lanes = s->kernels->lanes;
+  spec.kernel_y = w->kernel_y;
+  spec.kernel_x = w->kernel_x;
+  spec.stride_y = w->stride_y;
+  spec.stride_x = w->stride_x;
+  spec.pad_y = w->pad_y;
+  spec.pad_x = w->pad_x;
+  spec.max = node->op == OP_MAX_POOL || node->op == OP_MAX_POOL_GRAD;
+  Place to = schedule_place(s, v);
+  ValueId first = node->operands[0];
+  Plane own = schedule_plane(s, v, to), other = schedule_plane(s, first, s->place[first]);
+  spec.in = gradient ? own : other;
+  spec.out = gradient ? other : own;
+  if (gradient && spec.max) {
+    spec.dx_stride = own.stride;
+    spec.in.stride = s->place[node->operands[1]].stride;
+  }
+  spec.images = schedule_images((int64_t)spec.in.channels * spec.in.height * spec.in.width);
+  Call call = {0};
+  for (int32_t i = 0; i < node->operand_count; i++) call_read(s, &call, node->operands[i]);
+  call_place(&call, to, 0);
+  FamilyFunction *family = gradient ? (FamilyFunction *)(void (*)(void))family_pool_grad : (FamilyFunction *)(void (*)(void))family_pool;
+  schedule_written(s, v, call_launch(s, &call, family, &spec, sizeof spec, spec.images, 0, 0));
+}

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# check-fixtures on the project's own fixtures and on those in the folder ADWP_FIXTURES, with the interpreter and with machine code
+# for each level that this machine can run.
+# shellcheck source=tests/commands/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+check_fixtures=${ADWP_BUILD:-$top/build}/check-fixtures
+shopt -s nullglob
+fixtures=("$top"/tests/oracle/*.safetensors)
+if [ -n "${ADWP_FIXTURES:-}" ]; then fixtures+=("$ADWP_FIXTURES"/hyper-*.safetensors "$ADWP_FIXTURES"/trajectory*.safetensors); fi
+if [ ${#fixtures[@]} -eq 0 ]; then
+  echo "no fixture: neither in tests/oracle nor in ADWP_FIXTURES"
+  exit 77
+fi
+
+"$check_fixtures" --backend=interpreter "${fixtures[@]}"
+levels=(x86-64-v3)
+if grep -qw avx512f /proc/cpuinfo; then levels+=(x86-64-v4); fi
+for level in "${levels[@]}"; do
+  "$check_fixtures" --backend=cpu --cpu="$level" "${fixtures[@]}"
+done
+
+# A bound that nothing can keep must make it fail.
+status=0
+"$check_fixtures" --backend=cpu --bound=1e-30 "${fixtures[0]}" || status=$?
+[ $status -eq 1 ] || fail "a bound of 1e-30 ends with status $status"
+head -c 1000 "${fixtures[0]}" >short.safetensors
+refuses 1 'short.safetensors' "$check_fixtures" short.safetensors

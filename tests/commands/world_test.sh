@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# Bad worlds: data, run folders, checkpoints and caches that are missing, wrong or full. Each is one clear message and status 1,
+# and nothing that was there is lost.
+# shellcheck source=tests/commands/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+# ---- data ----
+# The same model on CIFAR-10's binary format: files of 40 records of a label and 3 x 32 x 32 bytes.
+sed 's/format  synthetic/format  cifar10-binary/; /train   120 images/d; /test    40 images/d' "$small" >cifar.adwp
+make_batch() { # FILE RECORDS
+  local i
+  for ((i = 0; i < $2; i++)); do
+    # shellcheck disable=SC2059
+    printf "\\x0$((i % 10))"
+    head -c 3072 /dev/urandom
+  done >"$1"
+}
+make_data() {
+  rm -rf data
+  mkdir -p data/cifar-10-batches-bin
+  local i
+  for i in 1 2 3 4 5; do cp batch.bin "data/cifar-10-batches-bin/data_batch_$i.bin"; done
+  cp batch.bin data/cifar-10-batches-bin/test_batch.bin
+}
+make_batch batch.bin 40
+batch=data/cifar-10-batches-bin/data_batch_3.bin
+search_data() {
+  rm -rf run
+  adwp search cifar.adwp -q -o run "$@"
+}
+
+make_data
+search_data --data data >/dev/null || fail "search on good data"
+search_data --data data/cifar-10-batches-bin >/dev/null || fail "search with the inner folder"
+refuses 1 '--data' search_data
+refuses 1 'no-such-folder' search_data --data no-such-folder
+rm $batch
+refuses 1 'data_batch_3.bin' search_data --data data
+make_data
+truncate -s -100 $batch
+refuses 1 'data_batch_3.bin' search_data --data data
+make_data
+: >$batch
+refuses 1 'data_batch_3.bin' search_data --data data
+make_data
+truncate -s $((3073 * 4000000)) $batch # sparse: 12 GB that take no room
+refuses 1 'data_batch_3.bin' search_data --data data
+make_data
+flip $batch 3073 # a label of 254
+refuses 1 'data_batch_3.bin' search_data --data data
+make_data
+rm $batch
+mkdir $batch
+refuses 1 'data_batch_3.bin' search_data --data data
+
+# ---- run folders ----
+: >file
+refuses 1 'file/run' adwp search "$small" -q -o file/run
+refuses 1 'file' adwp search "$small" -q -o file
+mkdir read-only
+chmod 555 read-only
+if [ "$(id -u)" -ne 0 ]; then refuses 1 'read-only' adwp search "$small" -q -o read-only; fi
+mkdir nothing
+refuses 1 'nothing' adwp search --resume nothing
+refuses 1 'no-run' adwp search --resume no-run
+
+# A disk that is full: no file may grow past 64 KiB, which a checkpoint does.
+adwp search "$small" -q -o good >/dev/null
+limited() { (trap '' XFSZ && ulimit -f 64 && adwp "$@"); }
+refuses 1 'limited' limited search "$small" -q -o limited
+[ ! -e limited/arch.json ] || fail "a run that could not write its checkpoint has a result"
+adwp search --resume limited -q >/dev/null || fail "resume after the disk was full"
+same_results good limited
+
+# A real one where a small file system can be had.
+mkdir small-disk
+if mount -t tmpfs -o size=128k none small-disk 2>/dev/null; then
+  trap 'umount "$scratch/small-disk"; rm -rf "$scratch"' EXIT
+  refuses 1 'small-disk' adwp search "$small" -q -o small-disk/run
+  mount -o remount,size=64m small-disk
+  adwp search --resume small-disk/run -q >/dev/null || fail "resume after there is room again"
+  same_results good small-disk/run
+else
+  echo "no tmpfs can be mounted here: the full disk was only tried as a limit on files"
+fi
+
+# ---- checkpoints ----
+part_way() { # a run that has a checkpoint and is not done
+  rm -rf part
+  adwp search "$small" -q -o part --set search.total=1000 >/dev/null 2>&1 &
+  local process=$!
+  until [ -e part/checkpoint.safetensors ]; do sleep 0.02; done
+  kill -9 $process
+  wait $process 2>/dev/null || true
+}
+part_way
+cp -r part other
+adwp search "$small" -q -o wide --set small.channels=8 >/dev/null
+cp wide/checkpoint.safetensors other/
+refuses 1 'other/checkpoint.safetensors' adwp search --resume other -q
+cmp wide/checkpoint.safetensors other/checkpoint.safetensors || fail "the wrong checkpoint was changed"
+
+size=$(stat -c %s part/checkpoint.safetensors)
+for place in 0 3 8 40 1000 $((size / 3)) $((size / 2)) $((size - 1)); do
+  rm -rf flipped
+  cp -r part flipped
+  flip flipped/checkpoint.safetensors "$place"
+  refuses 1 'flipped/checkpoint.safetensors' adwp search --resume flipped -q
+done
+for left in 0 7 100 $((size - 1)); do
+  rm -rf flipped
+  cp -r part flipped
+  truncate -s "$left" flipped/checkpoint.safetensors
+  refuses 1 'flipped/checkpoint.safetensors' adwp search --resume flipped -q
+done
+size=$(stat -c %s good/weights.safetensors)
+for place in 2 20 $((size / 2)) $((size - 1)); do
+  cp good/weights.safetensors spare
+  flip good/weights.safetensors "$place"
+  # A weight's bits carry no hash of their own; a broken head is an error, a broken value a worse accuracy.
+  adwp eval good >/dev/null 2>stderr.txt || grep -q 'good/weights.safetensors' stderr.txt || fail "flipped weights"
+  cp spare good/weights.safetensors
+done
+rm -rf flipped
+cp -r part flipped
+sed -i '1s/./x/' flipped/metrics.jsonl
+refuses 1 'flipped/metrics.jsonl' adwp search --resume flipped -q
+refuses 1 'part/weights.safetensors' adwp eval part
+
+# A second process keeps out.
+adwp search "$small" -q -o busy --set search.total=100000 >/dev/null 2>&1 &
+process=$!
+until [ -e busy/checkpoint.safetensors ]; do sleep 0.02; done
+refuses 1 'busy' adwp search --resume busy -q
+kill -9 $process
+wait $process 2>/dev/null || true
+
+# ---- the kernel cache: whatever happens to it, the run and its bytes are the same ----
+entries=$(find cache -type f | LC_ALL=C sort)
+[ -n "$entries" ] || fail "there is no kernel cache"
+number=0
+for entry in $entries; do
+  size=$(stat -c %s "$entry")
+  case $((number++ % 4)) in
+  0) flip "$entry" $((size / 2)) ;;
+  1) truncate -s $((size / 2)) "$entry" ;;
+  2) : >"$entry" ;;
+  3) flip "$entry" $((size - 1)) ;;
+  esac
+done
+adwp search "$small" -q -o damaged-cache >/dev/null || fail "search with a damaged cache"
+same_results good damaged-cache
+XDG_CACHE_HOME=$scratch/file adwp search "$small" -q -o no-cache >/dev/null || fail "search with a cache that cannot be written"
+same_results good no-cache
+env -u XDG_CACHE_HOME -u HOME "$ADWP" search "$small" -q -o homeless >/dev/null || fail "search without a home"
+same_results good homeless

@@ -1,0 +1,734 @@
+/* The Graph IR's table, text, builder and verifier, by walking the table: an operation without an example below, or without a
+ * text that its rule refuses, fails the test. Every example is a line of text with numbers worked out by hand (B is 2). */
+#include "compiler/graph/graph.h"
+#include "runtime/base/file.h"
+#include "tests/unit/graph_instances.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { BATCH = 2, OPERANDS = 4, NUMBERS = 8 };
+
+#define LN2 0.69314718055994530942
+#define LN3 1.09861228866810969140
+#define VARIANCE_4 (4 - 1e-5) /* with BN's epsilon a deviation of 2 */
+#define ROW "{kernel 1 3, stride 1 2, pad 0 1}"
+
+typedef struct Example {
+  OpCode op;
+  const char *inputs, *line;
+  double x[OPERANDS][NUMBERS], y[NUMBERS];
+} Example;
+
+static const Example examples[] = {
+    {OP_CONST, "", "%0 f32[2] = const {value 0.5}", {{0}}, {0.5, 0.5}},
+    {OP_SOFTMAX, "%a f32[2]", "%0 f32[2] = softmax %a", {{0, LN3}}, {0.25, 0.75}},
+    {OP_SOFTMAX_GRAD, "%a f32[2], %b f32[2]", "%0 f32[2] = softmax_grad %a, %b", {{1, 3}, {0.25, 0.75}}, {-0.375, 0.375}},
+    {OP_ELEMENT, "%a f32[3]", "%0 f32[] = element %a {index 1}", {{5, 6, 7}}, {6}},
+    {OP_STACK, "%a f32[], %b f32[]", "%0 f32[2] = stack %b, %a", {{2}, {3}}, {3, 2}},
+    {OP_LINEAR,
+     "%a f32[B, 2], %b f32[3, 2], %c f32[3]",
+     "%0 f32[B, 3] = linear %a, %b, %c",
+     {{1, 2, 3, 4}, {1, 0, 0, 1, 1, 1}, {10, 20, 30}},
+     {11, 22, 33, 13, 24, 37}},
+    {OP_LINEAR_GRAD_INPUT,
+     "%a f32[B, 3], %b f32[3, 2]",
+     "%0 f32[B, 2] = linear_grad_input %a, %b",
+     {{1, 2, 3, 4, 5, 6}, {1, 0, 0, 1, 1, 1}},
+     {4, 5, 10, 11}},
+    {OP_LINEAR_GRAD_WEIGHT,
+     "%a f32[B, 2], %b f32[B, 2]",
+     "%0 f32[2, 2] = linear_grad_weight %a, %b",
+     {{1, 2, 3, 4}, {5, 6, 7, 8}},
+     {26, 30, 38, 44}},
+    {OP_BATCH_SUM, "%a f32[B, 2]", "%0 f32[2] = batch_sum %a", {{1, 2, 3, 4}}, {4, 6}},
+    {OP_RESHAPE, "%a f32[4]", "%0 f32[2, 1, 2] = reshape %a", {{1, 2, 3, 4}}, {1, 2, 3, 4}},
+    {OP_CROSS_ENTROPY,
+     "%a f32[B, 2], %b i32[B]",
+     "%0 f32[B] = cross_entropy %a, %b",
+     {{0, LN3, 0, 0}, {1, 0}},
+     {2 * LN2 - LN3, LN2}},
+    {OP_CROSS_ENTROPY_GRAD,
+     "%a f32[B], %b f32[B, 2], %c i32[B]",
+     "%0 f32[B, 2] = cross_entropy_grad %a, %b, %c",
+     {{2, 4}, {0, LN3, 0, 0}, {1, 0}},
+     {0.5, -0.5, -2, 2}},
+    {OP_CORRECT, "%a f32[B, 3], %b i32[B]", "%0 f32[B] = correct %a, %b", {{1, 1, 0, 0, 2, 1}, {0, 2}}, {1, 0}},
+    {OP_BATCH_MEAN, "%a f32[B]", "%0 f32[] = batch_mean %a", {{1, 4}}, {2.5}},
+    {OP_BATCH_MEAN_GRAD, "%a f32[]", "%0 f32[B] = batch_mean_grad %a", {{3}}, {1.5, 1.5}},
+    {OP_RELU, "%a f32[3]", "%0 f32[3] = relu %a", {{-1, 0, 2}}, {0, 0, 2}},
+    {OP_RELU_GRAD, "%a f32[3], %b f32[3]", "%0 f32[3] = relu_grad %a, %b", {{5, 6, 7}, {-1, 0, 2}}, {0, 0, 7}},
+    {OP_ADD, "%a f32[B, 1], %b f32[B, 1]", "%0 f32[B, 1] = add %a, %b", {{1, 2}, {3, 5}}, {4, 7}},
+    {OP_MUL, "%a f32[2], %b f32[2]", "%0 f32[2] = mul %a, %b", {{2, 3}, {5, 7}}, {10, 21}},
+    {OP_SCALE, "%a f32[B, 1, 1, 1], %b f32[]", "%0 f32[B, 1, 1, 1] = scale %a, %b", {{2, 3}, {5}}, {10, 15}},
+    {OP_BN_APPLY,
+     "%a f32[B, 1, 1, 2], %b f32[2, 1]",
+     "%0 f32[B, 1, 1, 2] = bn_apply %a, %b",
+     {{1, 3, 5, 7}, {4, VARIANCE_4}},
+     {-1.5, -0.5, 0.5, 1.5}},
+    {OP_BN_GRAD,
+     "%a f32[B, 1, 1, 2], %b f32[B, 1, 1, 2], %c f32[2, 1], %d f32[2, 1]",
+     "%0 f32[B, 1, 1, 2] = bn_grad %a, %b, %c, %d",
+     {{1, 0, 0, 0}, {1, 3, 5, 7}, {4, VARIANCE_4}, {4, 8}},
+     {1.5, 0, -1, -2}},
+    {OP_AFFINE,
+     "%a f32[B, 2, 1, 1], %b f32[2], %c f32[2]",
+     "%0 f32[B, 2, 1, 1] = affine %a, %b, %c",
+     {{1, 2, 3, 4}, {10, 100}, {1, 2}},
+     {11, 202, 31, 402}},
+    {OP_CHANNEL_SCALE,
+     "%a f32[B, 2, 1, 1], %b f32[2]",
+     "%0 f32[B, 2, 1, 1] = channel_scale %a, %b",
+     {{1, 2, 3, 4}, {10, 100}},
+     {10, 200, 30, 400}},
+    {OP_BN_MOMENTS, "%a f32[B, 1, 1, 2]", "%0 f32[2, 1] = bn_moments %a", {{1, 3, 5, 7}}, {4, 5}},
+    {OP_BN_GRAD_SUMS,
+     "%a f32[B, 1, 1, 2], %b f32[B, 1, 1, 2], %c f32[2, 1]",
+     "%0 f32[2, 1] = bn_grad_sums %a, %b, %c",
+     {{1, 2, 3, 4}, {1, 3, 5, 7}, {4, VARIANCE_4}},
+     {10, 5}},
+    {OP_CHANNEL_SUM, "%a f32[B, 2, 1, 2]", "%0 f32[2] = channel_sum %a", {{1, 2, 3, 4, 5, 6, 7, 8}}, {14, 22}},
+    {OP_CHANNEL_DOT,
+     "%a f32[B, 2, 1, 2], %b f32[B, 2, 1, 2]",
+     "%0 f32[2] = channel_dot %a, %b",
+     {{1, 2, 3, 4, 5, 6, 7, 8}, {1, 0, 1, 0, 0, 1, 0, 1}},
+     {7, 11}},
+    {OP_DOT, "%a f32[B, 2], %b f32[B, 2]", "%0 f32[] = dot %a, %b", {{1, 2, 3, 4}, {1, 1, 1, 2}}, {14}},
+    {OP_GLOBAL_AVG_POOL, "%a f32[B, 1, 1, 2]", "%0 f32[B, 1] = global_avg_pool %a", {{1, 3, 5, 7}}, {2, 6}},
+    {OP_GLOBAL_AVG_POOL_GRAD, "%a f32[B, 1]", "%0 f32[B, 1, 1, 2] = global_avg_pool_grad %a {side 1 2}", {{2, 4}}, {1, 1, 2, 2}},
+    {OP_CONV,
+     "%a f32[B, 1, 1, 3], %b f32[1, 1, 1, 3]",
+     "%0 f32[B, 1, 1, 2] = conv %a, %b " ROW,
+     {{1, 2, 3, 4, 5, 6}, {1, 10, 100}},
+     {210, 32, 540, 65}},
+    {OP_CONV_GRAD_INPUT,
+     "%a f32[B, 1, 1, 2], %b f32[1, 1, 1, 3]",
+     "%0 f32[B, 1, 1, 3] = conv_grad_input %a, %b {side 1 3, kernel 1 3, stride 1 2, pad 0 1}",
+     {{1, 2, 3, 4}, {1, 10, 100}},
+     {10, 102, 20, 30, 304, 40}},
+    {OP_CONV_GRAD_WEIGHT,
+     "%a f32[B, 1, 1, 2], %b f32[B, 1, 1, 3]",
+     "%0 f32[1, 1, 1, 3] = conv_grad_weight %a, %b " ROW,
+     {{1, 2, 3, 4}, {1, 2, 3, 4, 5, 6}},
+     {24, 43, 17}},
+    {OP_MAX_POOL, "%a f32[B, 1, 1, 3]", "%0 f32[B, 1, 1, 2] = max_pool %a " ROW, {{-1, -2, -3, 4, 6, 6}}, {-1, -2, 6, 6}},
+    {OP_MAX_POOL_GRAD,
+     "%a f32[B, 1, 1, 2], %b f32[B, 1, 1, 3]",
+     "%0 f32[B, 1, 1, 3] = max_pool_grad %a, %b " ROW,
+     {{1, 2, 3, 4}, {-1, -2, -3, 4, 6, 6}},
+     {1, 2, 0, 0, 7, 0}},
+    {OP_AVG_POOL, "%a f32[B, 1, 1, 3]", "%0 f32[B, 1, 1, 2] = avg_pool %a " ROW, {{1, 2, 3, 4, 5, 6}}, {1.5, 2.5, 4.5, 5.5}},
+    {OP_AVG_POOL_GRAD,
+     "%a f32[B, 1, 1, 2]",
+     "%0 f32[B, 1, 1, 3] = avg_pool_grad %a {side 1 3, kernel 1 3, stride 1 2, pad 0 1}",
+     {{2, 4, 6, 8}},
+     {1, 3, 2, 3, 7, 4}},
+    {OP_CONCAT,
+     "%a f32[B, 1, 1, 1], %b f32[B, 2, 1, 1]",
+     "%0 f32[B, 3, 1, 1] = concat %a, %b",
+     {{1, 2}, {3, 4, 5, 6}},
+     {1, 3, 4, 2, 5, 6}},
+    {OP_SLICE, "%a f32[B, 3, 1, 1]", "%0 f32[B, 2, 1, 1] = slice %a {begin 1, count 2}", {{1, 2, 3, 4, 5, 6}}, {2, 3, 5, 6}},
+    {OP_SHIFT, "%a f32[B, 1, 2, 2]", "%0 f32[B, 1, 1, 2] = shift %a {shift 1 0}", {{1, 2, 3, 4, 5, 6, 7, 8}}, {3, 4, 7, 8}},
+    {OP_UNSHIFT, "%a f32[B, 1, 1, 2]", "%0 f32[B, 1, 1, 3] = unshift %a {shift 0 1}", {{1, 2, 3, 4}}, {0, 1, 2, 0, 3, 4}},
+    {OP_SUM_SQUARES, "%a f32[3]", "%0 f32[] = sum_squares %a", {{1, 2, 3}}, {14}},
+    {OP_SQRT, "%a f32[]", "%0 f32[] = sqrt %a", {{9}}, {3}},
+    {OP_CLIP, "%a f32[]", "%0 f32[] = clip %a {value 5}", {{10 - 1e-6}}, {0.5}},
+    {OP_MOMENTUM,
+     "%a f32[1], %b f32[1], %c f32[1], %d f32[]",
+     "%0 f32[1] = momentum %a, %b, %c, %d {beta 0.5, decay 0.25}",
+     {{4}, {2}, {3}, {2}},
+     {8}},
+    {OP_DESCEND, "%a f32[1], %b f32[1], %c f32[]", "%0 f32[1] = descend %a, %b, %c", {{10}, {2}, {3}}, {4}},
+    {OP_ADAM_MEAN,
+     "%a f32[1], %b f32[1], %c f32[1]",
+     "%0 f32[1] = adam_mean %a, %b, %c {beta 0.75, decay 0.5}",
+     {{4}, {8}, {2}},
+     {7}},
+    {OP_ADAM_SQUARE,
+     "%a f32[1], %b f32[1], %c f32[1]",
+     "%0 f32[1] = adam_square %a, %b, %c {beta 0.75, decay 0.5}",
+     {{4}, {8}, {2}},
+     {10}},
+    {OP_ADAM_STEP,
+     "%a f32[1], %b f32[1], %c f32[3]",
+     "%0 f32[1] = adam_step %a, %b, %c {value 1}",
+     {{4}, {36}, {0.5, 2, 4}},
+     {0.25}},
+};
+enum { EXAMPLES = sizeof examples / sizeof *examples };
+
+/* ---- text helpers ---- */
+
+/* A module of one step with the given inputs and lines. */
+static char *step_text(const char *inputs, const char *lines) {
+  Text text = {0};
+  text_printf(&text, "module m {batch %d}\n\nstep s(%s) {\n%s\n}\n", BATCH, inputs, lines);
+  return text.data;
+}
+
+static Module *parse(const char *text, Arena *arena) {
+  Err err;
+  Module *module = module_parse(text, strlen(text), arena, &err);
+  if (!module) fail_msg("%s\n%s", err.text, text);
+  return module;
+}
+
+static char *print(const Module *module) {
+  Text text = {0};
+  module_print(module, &text);
+  return text.data;
+}
+
+/* With runs of spaces as one: the print aligns its columns. */
+static void squeeze(char *text) {
+  char *to = text;
+  for (const char *from = text; *from; from++)
+    if (*from != ' ' || to == text || to[-1] != ' ') *to++ = *from;
+  *to = 0;
+}
+
+/* The print of the only step's lines, between braces, squeezed; free() it. */
+static char *print_lines(const Graph *graph) {
+  Text text = {0};
+  graph_print(graph, &text);
+  squeeze(text.data);
+  char *begin = strchr(text.data, '\n') + 1;
+  memmove(text.data, begin, strlen(begin) + 1);
+  *strrchr(text.data, '}') = 0;
+  return text.data;
+}
+
+/* ---- the table ---- */
+
+static void every_operation_has_a_row(void **state) {
+  (void)state;
+  for (int op = 0; op < OP_COUNT; op++) {
+    assert_non_null(op_table[op].text);
+    for (int other = 0; other < op; other++) assert_string_not_equal(op_table[op].text, op_table[other].text);
+    bool found = op == OP_INPUT || op == OP_PARAM; /* they stand in the examples' steps, and have no line */
+    for (int i = 0; i < EXAMPLES; i++) found = found || examples[i].op == (OpCode)op;
+    if (!found) fail_msg("%s has no example", op_table[op].text);
+  }
+}
+
+static void examples_print_as_they_are_written(void **state) {
+  (void)state;
+  for (int i = 0; i < EXAMPLES; i++) {
+    Arena *arena = arena_new();
+    char *text = step_text(examples[i].inputs, examples[i].line), wanted[256];
+    Module *module = parse(text, arena);
+    Graph *graph = module->steps.data[0];
+    assert_int_equal(graph->nodes.data[graph->nodes.count - 1].op, examples[i].op);
+    char *printed = print_lines(graph);
+    snprintf(wanted, sizeof wanted, " %s\n", examples[i].line);
+    assert_string_equal(printed, wanted);
+    free(printed);
+    free(text);
+    module_free_tables(module);
+    arena_free(arena);
+  }
+}
+
+static void examples_compute_what_is_written(void **state) {
+  (void)state;
+  static const char *const names[OPERANDS] = {"a", "b", "c", "d"};
+  for (int i = 0; i < EXAMPLES; i++) {
+    Arena *arena = arena_new();
+    char *text = step_text(examples[i].inputs, examples[i].line);
+    Module *module = parse(text, arena);
+    Graph *graph = module->steps.data[0];
+    NamedTensor inputs[OPERANDS];
+    for (int j = 0; j < OPERANDS; j++) inputs[j] = (NamedTensor){names[j], examples[i].x[j]};
+    Err err;
+    Interpretation *run = graph_interpret(graph, BATCH, inputs, OPERANDS, NULL, &err);
+    if (!run) fail_msg("%s: %s", examples[i].line, err.text);
+    ValueId last = (ValueId)graph->nodes.count - 1;
+    const double *y = interpretation_value(run, last);
+    int64_t elements = type_elements(graph_type(graph, last), BATCH);
+    for (int64_t e = 0; e < elements; e++)
+      if (!(fabs(y[e] - examples[i].y[e]) <= 1e-14 * (1 + fabs(y[e]))))
+        fail_msg("%s: element %d is %.17g, not %.17g", examples[i].line, (int)e, y[e], examples[i].y[e]);
+    interpretation_free(run);
+    free(text);
+    module_free_tables(module);
+    arena_free(arena);
+  }
+}
+
+/* ---- refusals: at least one for each operation with operands ---- */
+
+typedef struct Refusal {
+  OpCode op;
+  const char *inputs, *line, *message;
+} Refusal;
+
+static const Refusal refusals[] = {
+    {OP_SOFTMAX, "%a f32[B, 2]", "%0 f32[B, 2] = softmax %a", "softmax: operand 0 is f32[B, 2] where a vector f32[K] is wanted"},
+    {OP_SOFTMAX_GRAD, "%a f32[2], %b f32[3]", "%0 f32[2] = softmax_grad %a, %b", "operand 1 is f32[3] where f32[2] is wanted"},
+    {OP_ELEMENT, "%a f32[3]", "%0 f32[] = element %a {index 3}", "element: entry 3 of f32[3]"},
+    {OP_ELEMENT, "%a f32[3]", "%0 f32[] = element %a {index -1}", "element: entry -1 of f32[3]"},
+    {OP_ELEMENT, "%a f32[3]", "%0 f32[] = element %a", "element needs its attribute index"},
+    {OP_STACK, "%a f32[], %b f32[1]", "%0 f32[2] = stack %a, %b", "operand 1 is f32[1] where f32[] is wanted"},
+    {OP_LINEAR, "%a f32[], %b f32[3, 2], %c f32[3]", "%0 f32[3] = linear %a, %b, %c",
+     "operand 1 is f32[3, 2] where f32[M, N] with the N of operand 0 is wanted"},
+    {OP_LINEAR, "%a f32[2], %b f32[3, 2], %c f32[2]", "%0 f32[3] = linear %a, %b, %c",
+     "operand 2 is f32[2] where f32[3] is wanted"},
+    {OP_LINEAR_GRAD_INPUT, "%a f32[2], %b f32[3, 2]", "%0 f32[2] = linear_grad_input %a, %b",
+     "operand 1 is f32[3, 2] where f32[M, N] with the M of operand 0 is wanted"},
+    {OP_LINEAR_GRAD_WEIGHT, "%a f32[2], %b f32[B, 3]", "%0 f32[2, 3] = linear_grad_weight %a, %b",
+     "operand 1 is f32[B, 3] where a tensor with a B where operand 0 has one is wanted"},
+    {OP_BATCH_SUM, "%a f32[2]", "%0 f32[2] = batch_sum %a", "operand 0 is f32[2] where f32[B, M] is wanted"},
+    {OP_RESHAPE, "%a f32[4]", "%0 f32[3] = reshape %a", "f32[4] does not have the elements of f32[3]"},
+    {OP_RESHAPE, "%a f32[4]", "%0 f32[B, 4] = reshape %a", "f32[4] does not have the elements of f32[B, 4]"},
+    {OP_CROSS_ENTROPY, "%a f32[B, 2], %b f32[B]", "%0 f32[B] = cross_entropy %a, %b",
+     "operand 1 is f32[B] where i32[B] is wanted"},
+    {OP_CROSS_ENTROPY_GRAD, "%a f32[], %b f32[B, 2], %c i32[B]", "%0 f32[B, 2] = cross_entropy_grad %a, %b, %c",
+     "operand 0 is f32[] where f32[B] is wanted"},
+    {OP_CORRECT, "%a f32[2], %b i32[B]", "%0 f32[B] = correct %a, %b", "operand 0 is f32[2] where f32[B, M] is wanted"},
+    {OP_BATCH_MEAN, "%a f32[B, 1]", "%0 f32[] = batch_mean %a", "operand 0 is f32[B, 1] where f32[B] is wanted"},
+    {OP_BATCH_MEAN_GRAD, "%a f32[B]", "%0 f32[B] = batch_mean_grad %a", "operand 0 is f32[B] where f32[] is wanted"},
+    {OP_RELU, "%a i32[B]", "%0 i32[B] = relu %a", "operand 0 is i32[B] where a tensor of f32 is wanted"},
+    {OP_RELU_GRAD, "%a f32[1], %b f32[B]", "%0 f32[1] = relu_grad %a, %b", "operand 1 is f32[B] where f32[1] is wanted"},
+    {OP_ADD, "%a f32[1], %b f32[]", "%0 f32[1] = add %a, %b", "operand 1 is f32[] where f32[1] is wanted"},
+    {OP_ADD, "%a f32[1]", "%0 f32[1] = add %a", "add: 1 operands where 2 are wanted"},
+    {OP_ADD, "%a f32[1]", "%0 f32[2] = add %a, %a", "add gives f32[1], not f32[2]"},
+    {OP_MUL, "%a f32[B], %b f32[1]", "%0 f32[B] = mul %a, %b", "operand 1 is f32[1] where f32[B] is wanted"},
+    {OP_SCALE, "%a f32[1], %b f32[1]", "%0 f32[1] = scale %a, %b", "operand 1 is f32[1] where f32[] is wanted"},
+    {OP_BN_APPLY, "%a f32[B, 3, 1, 1], %b f32[2, 2]", "%0 f32[B, 3, 1, 1] = bn_apply %a, %b",
+     "operand 1 is f32[2, 2] where f32[2, 3] is wanted"},
+    {OP_BN_GRAD, "%a f32[B, 3, 1, 1], %b f32[2, 3], %c f32[2, 2]", "%0 f32[B, 3, 1, 1] = bn_grad %a, %a, %b, %c",
+     "operand 3 is f32[2, 2] where f32[2, 3] is wanted"},
+    {OP_AFFINE, "%a f32[B, 3, 1, 1], %b f32[3], %c f32[2]", "%0 f32[B, 3, 1, 1] = affine %a, %b, %c",
+     "operand 2 is f32[2] where f32[3] is wanted"},
+    {OP_CHANNEL_SCALE, "%a f32[B, 3], %b f32[3]", "%0 f32[B, 3] = channel_scale %a, %b",
+     "operand 0 is f32[B, 3] where f32[B, C, H, W] is wanted"},
+    {OP_BN_MOMENTS, "%a f32[3, 1, 1]", "%0 f32[2, 3] = bn_moments %a", "where f32[B, C, H, W] is wanted"},
+    {OP_BN_GRAD_SUMS, "%a f32[B, 3, 1, 1], %b f32[2, 2]", "%0 f32[2, 3] = bn_grad_sums %a, %a, %b",
+     "operand 2 is f32[2, 2] where f32[2, 3] is wanted"},
+    {OP_CHANNEL_SUM, "%a f32[B, 3]", "%0 f32[3] = channel_sum %a", "where f32[B, C, H, W] is wanted"},
+    {OP_CHANNEL_DOT, "%a f32[B, 3, 1, 1], %b f32[B, 3, 1, 2]", "%0 f32[3] = channel_dot %a, %b",
+     "operand 1 is f32[B, 3, 1, 2] where f32[B, 3, 1, 1] is wanted"},
+    {OP_DOT, "%a f32[2], %b f32[3]", "%0 f32[] = dot %a, %b", "operand 1 is f32[3] where f32[2] is wanted"},
+    {OP_GLOBAL_AVG_POOL, "%a f32[B, 3]", "%0 f32[B, 3] = global_avg_pool %a", "where f32[B, C, H, W] is wanted"},
+    {OP_GLOBAL_AVG_POOL_GRAD, "%a f32[B, 3]", "%0 f32[B, 3, 1, 1] = global_avg_pool_grad %a {side 0}",
+     "the result would be f32[B, 3, 0, 0], which is empty or too large"},
+    {OP_CONV, "%a f32[B, 3, 4, 4], %b f32[4, 3, 3, 3]", "%0 f32[B, 4, 4, 4] = conv %a, %b",
+     "operand 1 is f32[4, 3, 3, 3] where f32[4, 3, 1, 1] is wanted"},
+    {OP_CONV, "%a f32[B, 3, 2, 2], %b f32[4, 3, 3, 3]", "%0 f32[B, 4, 1, 1] = conv %a, %b {kernel 3}",
+     "conv: a side of 2 with padding 0 is smaller than the window's 3 pixels"},
+    {OP_CONV, "%a f32[B, 3, 2, 2], %b f32[4, 3, 1, 1]", "%0 f32[B, 4, 2, 2] = conv %a, %b {groups 2}",
+     "conv: 2 groups do not divide 3 input and 4 output channels"},
+    {OP_CONV, "%a f32[B, 3, 2, 2], %b f32[4, 3, 1, 1]", "%0 f32[B, 4, 2, 2] = conv %a, %b {stride 0}",
+     "conv: stride 0 is not within"},
+    {OP_CONV_GRAD_INPUT, "%a f32[B, 4, 3, 3], %b f32[4, 3, 1, 1]", "%0 f32[B, 3, 5, 5] = conv_grad_input %a, %b {side 5}",
+     "operand 0 is f32[B, 4, 3, 3] where f32[B, 4, 5, 5] is wanted"},
+    {OP_CONV_GRAD_WEIGHT, "%a f32[B, 4, 3, 3], %b f32[B, 3, 5, 5]", "%0 f32[4, 3, 1, 1] = conv_grad_weight %a, %b {stride 3}",
+     "operand 0 is f32[B, 4, 3, 3] where f32[B, 4, 2, 2] is wanted"},
+    {OP_MAX_POOL, "%a f32[B, 1, 3, 3]", "%0 f32[B, 1, 3, 3] = max_pool %a {kernel 3, dilation 2}",
+     "dilation of a pool must be 1"},
+    {OP_MAX_POOL, "%a f32[B, 1, 3, 3]", "%0 f32[B, 1, 5, 5] = max_pool %a {kernel 3, pad 2}",
+     "max_pool: padding 2 is not within 0..1"},
+    {OP_MAX_POOL_GRAD, "%a f32[B, 1, 3, 3], %b f32[B, 2, 3, 3]", "%0 f32[B, 2, 3, 3] = max_pool_grad %a, %b {kernel 3, pad 1}",
+     "operand 0 is f32[B, 1, 3, 3] where f32[B, 2, 3, 3] is wanted"},
+    {OP_AVG_POOL, "%a f32[B, 1, 3, 3]", "%0 f32[B, 1, 3, 3] = avg_pool %a {kernel 3, pad 1, groups 2}", "groups and dilation"},
+    {OP_AVG_POOL_GRAD, "%a f32[B, 1, 3, 3]", "%0 f32[B, 1, 4, 4] = avg_pool_grad %a {side 4, kernel 3, pad 1}",
+     "operand 0 is f32[B, 1, 3, 3] where f32[B, 1, 4, 4] is wanted"},
+    {OP_CONCAT, "%a f32[B, 1, 3, 3], %b f32[B, 1, 3, 2]", "%0 f32[B, 2, 3, 3] = concat %a, %b",
+     "operand 1 is f32[B, 1, 3, 2] where an image with the sides of operand 0 is wanted"},
+    {OP_SLICE, "%a f32[B, 3, 1, 1]", "%0 f32[B, 2, 1, 1] = slice %a {begin 2, count 2}", "channels 2 .. 4 of f32[B, 3, 1, 1]"},
+    {OP_SHIFT, "%a f32[B, 3, 1, 2]", "%0 f32[B, 3, 1, 1] = shift %a {shift 1}", "a shift by 1 leaves nothing of a side of 1"},
+    {OP_UNSHIFT, "%a f32[B, 3, 1, 2]", "%0 f32[B, 3, 1, 1] = unshift %a {shift -1}", "unshift: by -1 rows, -1 columns"},
+    {OP_SUM_SQUARES, "%a f32[B]", "%0 f32[] = sum_squares %a", "operand 0 is f32[B] where a tensor of f32 without B is wanted"},
+    {OP_SQRT, "%a f32[1]", "%0 f32[] = sqrt %a", "operand 0 is f32[1] where f32[] is wanted"},
+    {OP_CLIP, "%a f32[1]", "%0 f32[] = clip %a {value 1}", "operand 0 is f32[1] where f32[] is wanted"},
+    {OP_MOMENTUM, "%a f32[1], %b f32[]", "%0 f32[1] = momentum %a, %a, %b, %b {beta 1, decay 1}",
+     "operand 2 is f32[] where f32[1] is wanted"},
+    {OP_MOMENTUM, "%a f32[]", "%0 f32[] = momentum %a, %a, %a, %a {beta 1}", "momentum needs its attribute decay"},
+    {OP_DESCEND, "%a f32[1]", "%0 f32[1] = descend %a, %a, %a", "operand 2 is f32[1] where f32[] is wanted"},
+    {OP_ADAM_MEAN, "%a f32[1], %b f32[]", "%0 f32[1] = adam_mean %a, %a, %b {beta 1, decay 1}",
+     "operand 2 is f32[] where f32[1] is wanted"},
+    {OP_ADAM_SQUARE, "%a f32[1], %b f32[]", "%0 f32[1] = adam_square %a, %b, %a {beta 1, decay 1}",
+     "operand 1 is f32[] where f32[1] is wanted"},
+    {OP_ADAM_STEP, "%a f32[1], %b f32[2]", "%0 f32[1] = adam_step %a, %a, %b {value 1}",
+     "operand 2 is f32[2] where f32[3] is wanted"},
+};
+enum { REFUSALS = sizeof refusals / sizeof *refusals };
+
+static void refuses(const char *text, const char *message) {
+  Arena *arena = arena_new();
+  Err err = {{0}};
+  Module *module = module_parse(text, strlen(text), arena, &err);
+  if (module) fail_msg("accepted:\n%s", text);
+  if (!strstr(err.text, message)) fail_msg("the message `%s` does not contain `%s`\n%s", err.text, message, text);
+  arena_free(arena);
+}
+
+static void rules_refuse_with_a_message(void **state) {
+  (void)state;
+  for (int i = 0; i < REFUSALS; i++) {
+    char *text = step_text(refusals[i].inputs, refusals[i].line);
+    refuses(text, refusals[i].message);
+    free(text);
+  }
+  for (int op = 0; op < OP_COUNT; op++) {
+    bool found = op_table[op].arity == 0;
+    for (int i = 0; i < REFUSALS; i++) found = found || refusals[i].op == (OpCode)op;
+    if (!found) fail_msg("%s has no refusal", op_table[op].text);
+  }
+}
+
+/* ---- text ---- */
+
+static const char whole_module[] = "module net {batch 98}\n"
+                                   "\n"
+                                   "param @fc1.weight f32[4, 1] {weight, uniform 1}\n"
+                                   "param @fc2.weight f32[2, 4] {weight, uniform 0.5, generates f32[2, 1, 1, 1]}\n"
+                                   "param @momentum.fc1.weight f32[4, 1] {momentum, constant 0}\n"
+                                   "param @alpha.0.0 f32[2] {alpha, uniform 0x1.0624dd2f1a9fbp-10}\n"
+                                   "param @adam_mean.alpha.0.0 f32[2] {adam_mean, constant 0}\n"
+                                   "param @adam_square.alpha.0.0 f32[2] {adam_square, constant -0}\n"
+                                   "\n"
+                                   "step train(%x f32[B, 1, 4, 4], %y i32[B], %rate f32[]) {\n"
+                                   "  %0 f32[2]                  = softmax @alpha.0.0\n"
+                                   "  %1 f32[]                   = element %0 {index 1}\n"
+                                   "  %2 f32[4]                  = const {value 0x1.999999999999p-4}\n"
+                                   "  %3 f32[4]                  = linear %1, @fc1.weight, %2\n"
+                                   "  %4 f32[4, 1]               = reshape %3\n"
+                                   "  %5 f32[4, 1]               = descend @fc1.weight, %4, %rate\n"
+                                   "  %6 f32[B, 1, 2, 4]         = max_pool %x {kernel 3 1, stride 2 1, pad 1 0}\n"
+                                   "  result p = %0\n"
+                                   "  result images = %x\n"
+                                   "  update @fc1.weight = %5\n"
+                                   "  update @momentum.fc1.weight = @fc1.weight\n"
+                                   "}\n"
+                                   "\n"
+                                   "step empty() {\n"
+                                   "}\n";
+
+static void a_module_prints_as_it_is_written(void **state) {
+  (void)state;
+  Arena *arena = arena_new();
+  Module *module = parse(whole_module, arena);
+  char *printed = print(module);
+  assert_string_equal(printed, whole_module);
+  assert_int_equal(module->parameters.data[1].generates.dims[0], 2);
+  assert_true(module->parameters.data[3].init_value == nextafter(0.001, 0));
+  free(printed);
+  module_free_tables(module);
+  arena_free(arena);
+}
+
+static void text_is_free_in_space_numbers_and_comments(void **state) {
+  (void)state;
+  Arena *arena = arena_new();
+  Module *module = parse("module m{batch 2}step s(%a f32[2]){# a comment } \n %70 f32 [ 2 ]=add\n%a,%a%3 f32[2]=relu %70 "
+                         "result r=%3 }# the end",
+                         arena);
+  char *lines = print_lines(module->steps.data[0]);
+  assert_string_equal(lines, " %0 f32[2] = add %a, %a\n %1 f32[2] = relu %0\n result r = %1\n");
+  free(lines);
+  module_free_tables(module);
+  arena_free(arena);
+}
+
+static void bad_text_is_refused(void **state) {
+  (void)state;
+  static const char *const texts[][2] = {
+      {"", "`module` is wanted where the text ends"},
+      {"module m {batch 0}", "a batch of 0"},
+      {"module m {batch 99999999999}", "does not fit into 32 bits"},
+      {"module m {batch 1} garbage", "line 1, column 20: `param`, `step` or the end of the text is wanted, not `garbage`"},
+      {"module m {batch 1}\nparam @a f32[2] {thing, constant 0}", "line 2, column 18: a kind of parameter"},
+      {"module m {batch 1} param @a f32[B, 2] {weight, constant 0}", "the parameter @a has a B"},
+      {"module m {batch 1} param @a f32[2] {weight, constant 0} param @a f32[2] {weight, constant 0}", "two parameters @a"},
+      {"module m {batch 1} param @a f32[0] {weight, constant 0}", "f32[0] is empty or too large"},
+      {"module m {batch 1} param @a f32[65536, 65536] {weight, constant 0}", "f32[65536, 65536] is empty or too large"},
+      {"module m {batch 1} param @a f32[1, 1, 1, 1, 1] {weight, constant 0}", "more than 4 extents"},
+      {"module m {batch 1} step s() {} param @a f32[2] {weight, constant 0}", "parameters come first"},
+      {"module m {batch 1} step s() {} step s() {}", "two steps s"},
+      {"module m {batch 1} step s(%a f32[], %a f32[]) {}", "two inputs a"},
+      {"module m {batch 1} step s() { %0 f32[] = sqrt %1 }", "%1 is used before it is defined"},
+      {"module m {batch 1} step s() { %0 f32[] = sqrt %0 }", "%0 is used before it is defined"},
+      {"module m {batch 1} step s() { %0 f32[] = sqrt %a }", "the step s has no input a"},
+      {"module m {batch 1} step s() { %0 f32[] = sqrt @a }", "the module has no parameter @a"},
+      {"module m {batch 1} step s() { %0 f32[] = const {value 1} %0 f32[] = const {value 1} }", "%0 is defined twice"},
+      {"module m {batch 1} step s() { %9999999999 f32[] = const {value 1} }", "has a number above"},
+      {"module m {batch 1} step s() { %0 f32[] = const {value 1, value 2} }", "value is given twice"},
+      {"module m {batch 1} step s() { %0 f32[] = const {price 1} }", "const has no attribute `price`"},
+      {"module m {batch 1} step s() { %0 f32[] = const {value one} }", "a number is wanted, not `one`"},
+      {"module m {batch 1} step s() { %0 f32[] = input {value 1} }", "an operation is wanted, not `input`"},
+      {"module m {batch 1} step s(%a f32[]) { result r = %a result r = %a }", "two results r"},
+      {"module m {batch 1} param @a f32[] {weight, constant 0} step s() { update @a = @a update @a = @a }",
+       "@a is updated twice"},
+      {"module m {batch 1} param @a f32[] {weight, constant 0} step s(%b f32[1]) { update @a = %b }",
+       "the update of @a does not have its type"},
+      {"module m {batch 1} step s() {", "where the text ends"},
+  };
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) refuses(texts[i][0], texts[i][1]);
+  for (size_t length = 0; length < sizeof whole_module - 2; length++) { /* every prefix */
+    Arena *arena = arena_new();
+    Err err;
+    Module *module = module_parse(whole_module, length, arena, &err);
+    if (module) module_free_tables(module);
+    arena_free(arena);
+  }
+}
+
+static void random_instances_print_and_parse(void **state) {
+  (void)state;
+  enum { SEEDS = 25 };
+  for (int op = OP_CONST + 1; op < OP_COUNT; op++)
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+      Arena *arena = arena_new();
+      Module *module = module_new(arena, "m", BATCH);
+      Graph *graph = module_add_step(module, "s");
+      GraphInstance instance;
+      Err err;
+      graph_instance((OpCode)op, seed, NULL, graph, &instance);
+      assert_int_equal(graph_node(graph, instance.value)->op, op);
+      if (!graph_verify(graph, &err)) fail_msg("%s", err.text);
+      char *first = print(module);
+      Module *again = parse(first, arena);
+      char *second = print(again);
+      assert_string_equal(first, second);
+      free(first);
+      free(second);
+      module_free_tables(module);
+      module_free_tables(again);
+      arena_free(arena);
+    }
+}
+
+/* ---- the builder ---- */
+
+/* What graph_emit makes of lines that the parser keeps as they are. */
+static char *emit_again(const char *inputs, const char *lines) {
+  Arena *arena = arena_new();
+  char *text = step_text(inputs, lines);
+  Module *module = parse(text, arena);
+  const Graph *from = module->steps.data[0];
+  Graph *to = graph_new(module, "again");
+  ValueId map[64], operands[8];
+  for (size_t i = 0; i < from->nodes.count; i++) {
+    const GraphNode *node = &from->nodes.data[i];
+    for (int32_t j = 0; j < node->operand_count; j++) operands[j] = map[node->operands[j]];
+    map[i] = graph_emit(to, node->op, operands, node->operand_count, node->attributes);
+  }
+  for (size_t i = 0; i < from->results.count; i++) graph_result(to, from->results.data[i].name, map[from->results.data[i].value]);
+  Err err;
+  if (!graph_verify(to, &err)) fail_msg("%s", err.text);
+  char *printed = print_lines(to);
+  free(text);
+  module_free_tables(module);
+  arena_free(arena);
+  return printed;
+}
+
+static const char *const folds[][3] = {
+    /* equal nodes are one, in either order where the operation commutes */
+    {"%a f32[2], %b f32[2]", "%0 f32[2]=add %a,%b %1 f32[2]=add %b,%a %2 f32[2]=mul %0,%1 result r=%2",
+     " %0 f32[2] = add %a, %b\n %1 f32[2] = mul %0, %0\n result r = %1\n"},
+    {"%a f32[2], %b f32[2]", "%0 f32[2]=relu_grad %a,%b %1 f32[2]=relu_grad %b,%a",
+     " %0 f32[2] = relu_grad %a, %b\n %1 f32[2] = relu_grad %b, %a\n"},
+    {"%a f32[3]", "%0 f32[]=element %a{index 1} %1 f32[]=element %a{index 2} %2 f32[]=element %a{index 1} result r=%2",
+     " %0 f32[] = element %a {index 1}\n %1 f32[] = element %a {index 2}\n result r = %0\n"},
+    {"%a f32[B,1,4,4]", "%0 f32[B,1,4,4]=avg_pool %a{kernel 3,pad 1} %1 f32[B,1,2,2]=avg_pool %a{kernel 3,pad 1,stride 2}",
+     " %0 f32[B, 1, 4, 4] = avg_pool %a {kernel 3, pad 1}\n %1 f32[B, 1, 2, 2] = avg_pool %a {kernel 3, stride 2, pad 1}\n"},
+    /* what changes nothing */
+    {"%a f32[2]", "%0 f32[2]=const{value 0} %1 f32[2]=add %0,%a %2 f32[2]=add %1,%0 result r=%2",
+     " %0 f32[2] = const {value 0}\n result r = %a\n"},
+    {"%a f32[2]", "%0 f32[2]=const{value 1} %1 f32[2]=mul %0,%a %2 f32[2]=mul %1,%0 result r=%2",
+     " %0 f32[2] = const {value 1}\n result r = %a\n"},
+    {"%a f32[B,1,2,2]", "%0 f32[]=const{value 1} %1 f32[B,1,2,2]=scale %a,%0 result r=%1",
+     " %0 f32[] = const {value 1}\n result r = %a\n"},
+    {"%a f32[2]", "%0 f32[2]=relu %a %1 f32[2]=relu %0 result r=%1", " %0 f32[2] = relu %a\n result r = %0\n"},
+    {"%a f32[4]", "%0 f32[2,2]=reshape %a %1 f32[1,4]=reshape %0 %2 f32[4]=reshape %1 result r=%2",
+     " %0 f32[2, 2] = reshape %a\n %1 f32[1, 4] = reshape %a\n result r = %a\n"},
+    {"%a f32[B,3,2,2]",
+     "%0 f32[B,3,2,2]=slice %a{begin 0,count 3} %1 f32[B,3,2,2]=shift %0{shift 0} %2 f32[B,3,2,2]=concat %1 result r=%2",
+     " result r = %a\n"},
+    {"%a f32[B,3,3,3]", "%0 f32[B,2,3,3]=slice %a{begin 1,count 2} %1 f32[B,1,3,3]=slice %0{begin 1,count 1} result r=%1",
+     " %0 f32[B, 2, 3, 3] = slice %a {begin 1, count 2}\n %1 f32[B, 1, 3, 3] = slice %a {begin 2, count 1}\n result r = %1\n"},
+    {"%a f32[B,3,3,3]", "%0 f32[B,3,2,3]=shift %a{shift 1 0} %1 f32[B,3,2,2]=shift %0{shift 0 1} result r=%1",
+     " %0 f32[B, 3, 2, 3] = shift %a {shift 1 0}\n %1 f32[B, 3, 2, 2] = shift %a {shift 1}\n result r = %1\n"},
+    {"%a f32[B,3,1,1], %b f32[B,2,1,1]",
+     "%0 f32[B,5,1,1]=concat %a,%b %1 f32[B,2,1,1]=slice %0{begin 3,count 2} %2 f32[B,1,1,1]=slice %0{begin 1,count 1} "
+     "%3 f32[B,2,1,1]=slice %0{begin 2,count 2} result r=%1",
+     " %0 f32[B, 5, 1, 1] = concat %a, %b\n %1 f32[B, 1, 1, 1] = slice %a {begin 1, count 1}\n"
+     " %2 f32[B, 2, 1, 1] = slice %0 {begin 2, count 2}\n result r = %b\n"},
+    {"%a f32[B,3,1,1]",
+     "%0 f32[B,1,1,1]=slice %a{begin 0,count 1} %1 f32[B,2,1,1]=slice %a{begin 1,count 2} %2 f32[B,3,1,1]=concat %0,%1 result "
+     "r=%2",
+     " %0 f32[B, 1, 1, 1] = slice %a {begin 0, count 1}\n %1 f32[B, 2, 1, 1] = slice %a {begin 1, count 2}\n result r = %a\n"},
+    {"%a f32[], %b f32[]", "%0 f32[2]=stack %a,%b %1 f32[]=element %0{index 1} result r=%1",
+     " %0 f32[2] = stack %a, %b\n result r = %b\n"},
+    /* zero */
+    {"%a f32[B,1,2,2], %b f32[1,1,1,1]",
+     "%0 f32[B,1,2,2]=const{value 0} %1 f32[B,1,2,2]=conv %0,%b %2 f32[1,1,1,1]=conv_grad_weight %0,%a result r=%1 result s=%2",
+     " %0 f32[B, 1, 2, 2] = const {value 0}\n %1 f32[1, 1, 1, 1] = const {value 0}\n result r = %0\n result s = %1\n"},
+    {"%a f32[B,1,2,2]",
+     "%0 f32[]=const{value 0} %1 f32[B,1,2,2]=scale %a,%0 %2 f32[2,1]=bn_moments %1 %3 f32[B,1,2,2]=bn_apply %1,%2 result r=%3",
+     " %0 f32[] = const {value 0}\n %1 f32[B, 1, 2, 2] = const {value 0}\n %2 f32[2, 1] = const {value 0}\n result r = %1\n"},
+    {"%a f32[2]", "%0 f32[2]=const{value 0} %1 f32[2]=relu_grad %a,%0 %2 f32[2]=relu_grad %0,%a result r=%1 result s=%2",
+     " %0 f32[2] = const {value 0}\n %1 f32[2] = relu_grad %a, %0\n result r = %1\n result s = %0\n"},
+    /* constants of constants */
+    {"", "%0 f32[4]=const{value 7} %1 f32[4]=softmax %0 %2 f32[]=element %1{index 2} %3 f32[]=add %2,%2 result r=%3",
+     " %0 f32[4] = const {value 7}\n %1 f32[4] = const {value 0.25}\n %2 f32[] = const {value 0.25}\n"
+     " %3 f32[] = const {value 0.5}\n result r = %3\n"},
+    {"",
+     "%0 f32[B,3,9,9]=const{value 3} %1 f32[]=const{value 0.5} %2 f32[B,3,9,9]=scale %0,%1 %3 f32[B,1,9,9]=slice %2{begin "
+     "1,count 1} result r=%3",
+     " %0 f32[B, 3, 9, 9] = const {value 3}\n %1 f32[] = const {value 0.5}\n %2 f32[B, 3, 9, 9] = const {value 1.5}\n"
+     " %3 f32[B, 1, 9, 9] = const {value 1.5}\n result r = %3\n"},
+    {"", "%0 f32[]=const{value 9} %1 f32[]=sqrt %0 %2 f32[]=clip %1{value 0} result r=%2",
+     " %0 f32[] = const {value 9}\n %1 f32[] = const {value 3}\n %2 f32[] = const {value 1}\n result r = %2\n"},
+    /* what depends on B, or is not the same everywhere, stays */
+    {"", "%0 f32[]=const{value 1} %1 f32[B]=batch_mean_grad %0 %2 f32[B]=const{value 1} %3 f32[]=dot %2,%2 result r=%3",
+     " %0 f32[] = const {value 1}\n %1 f32[B] = batch_mean_grad %0\n %2 f32[B] = const {value 1}\n %3 f32[] = dot %2, %2\n"
+     " result r = %3\n"},
+    {"", "%0 f32[B,1,1,1]=const{value 1} %1 f32[B,1,2,2]=unshift %0{shift 1} result r=%1",
+     " %0 f32[B, 1, 1, 1] = const {value 1}\n %1 f32[B, 1, 2, 2] = unshift %0 {shift 1}\n result r = %1\n"},
+};
+
+static void emitting_shares_and_folds(void **state) {
+  (void)state;
+  for (size_t i = 0; i < sizeof folds / sizeof *folds; i++) {
+    char *printed = emit_again(folds[i][0], folds[i][1]);
+    assert_string_equal(printed, folds[i][2]);
+    free(printed);
+  }
+}
+
+/* Many nodes: the table grows, and finds each of them again. */
+static void sharing_survives_growth(void **state) {
+  (void)state;
+  enum { VALUES = 5000 };
+  Arena *arena = arena_new();
+  Module *module = module_new(arena, "m", BATCH);
+  Graph *graph = module_add_step(module, "s");
+  ValueId x = graph_input(graph, "x", type_scalar()), first[VALUES];
+  for (int i = 0; i < VALUES; i++) first[i] = graph_binary(graph, OP_ADD, x, graph_constant(graph, i + 1, type_scalar()));
+  size_t count = graph->nodes.count;
+  assert_int_equal(count, 1 + 2 * VALUES);
+  for (int i = 0; i < VALUES; i++)
+    assert_int_equal(graph_binary(graph, OP_ADD, graph_constant(graph, i + 1, type_scalar()), x), first[i]);
+  assert_int_equal(graph->nodes.count, count);
+  for (int i = 0; i < VALUES; i++) {
+    char name[16];
+    snprintf(name, sizeof name, "p%d", i);
+    Parameter parameter = {.name = name, .type = type_scalar()};
+    assert_int_equal(module_add_parameter(module, parameter), i);
+  }
+  assert_int_equal(module_find_parameter(module, "p4321"), 4321);
+  assert_int_equal(module_find_parameter(module, "x"), -1);
+  assert_int_equal(module_find_parameter(module, "q"), -1);
+  module_free_tables(module);
+  arena_free(arena);
+}
+
+static void the_verifier_sees_what_is_wrong(void **state) {
+  (void)state;
+  Arena *arena = arena_new();
+  char *text = step_text("%a f32[2]", "%0 f32[2]=relu %a %1 f32[2]=add %0,%a result r=%1");
+  Module *module = parse(text, arena);
+  Graph *graph = module->steps.data[0];
+  GraphNode whole = graph->nodes.data[2], input = graph->nodes.data[0];
+  ValueId late[] = {2, 0};
+  Err err;
+  assert_true(graph_verify(graph, &err));
+  graph->nodes.data[2].operands = late;
+  assert_false(graph_verify(graph, &err));
+  assert_string_equal(err.text, "step s, value 2 (add): an operand does not stand before it");
+  graph->nodes.data[2] = whole;
+  graph->nodes.data[2].type = type_scalar();
+  assert_false(graph_verify(graph, &err));
+  assert_string_equal(err.text, "step s, value 2 (add): the type is not the rule's");
+  graph->nodes.data[2] = whole;
+  graph->nodes.data[0].type = type_scalar();
+  assert_false(graph_verify(graph, &err));
+  graph->nodes.data[0] = input;
+  graph->results.data[0].value = 3;
+  assert_false(graph_verify(graph, &err));
+  assert_string_equal(err.text, "step s: the result r is no value");
+  graph->results.data[0].value = 2;
+  vector_push(&graph->updates, ((Update){0, 2}));
+  assert_false(graph_verify(graph, &err));
+  graph->updates.count = 0;
+  assert_true(graph_verify(graph, &err));
+  free(text);
+  module_free_tables(module);
+  arena_free(arena);
+}
+
+/* ---- the document ---- */
+
+/* As the document names them. */
+static void attribute_names(uint32_t bits, Text *out) {
+  static const struct {
+    uint32_t bit;
+    const char *names;
+  } rows[] = {{A_NAME, "name"},
+              {A_VALUE, "value"},
+              {A_INDEX, "index"},
+              {A_RANGE, "begin, count"},
+              {A_SHIFT, "shift"},
+              {A_SIDE, "side"},
+              {A_BETA_DECAY, "beta, decay"},
+              {A_WINDOW, "window"},
+              {A_SHAPE, "shape"}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+    if (bits & rows[i].bit) text_printf(out, "%s%s", out->length ? ", " : "", rows[i].names);
+}
+
+static void the_document_has_every_operation_and_parses(void **state) {
+  (void)state;
+  char *document;
+  size_t size;
+  Err err;
+  if (!file_read(ADWP_SOURCE_DIR "/docs/ir.md", 1 << 20, &document, &size, &err)) fail_msg("%s", err.text);
+  for (int op = 0; op < OP_COUNT; op++) {
+    Text names = {0}, row = {0};
+    attribute_names(op_table[op].attributes, &names);
+    text_printf(&row, "\n| `%s` | ", op_table[op].text);
+    if (op_table[op].arity == VARIADIC)
+      text_add(&row, "1..");
+    else
+      text_printf(&row, "%d", op_table[op].arity);
+    text_printf(&row, " | %s |", names.data ? names.data : "");
+    if (!strstr(document, row.data)) fail_msg("docs/ir.md has no row that begins%s", row.data);
+    text_free(&names);
+    text_free(&row);
+  }
+  char *begin = strstr(document, "```\nmodule"), *end = begin ? strstr(begin + 3, "```") : NULL;
+  assert_non_null(end);
+  *end = 0;
+  Arena *arena = arena_new();
+  module_free_tables(parse(begin + 4, arena));
+  arena_free(arena);
+  free(document);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(every_operation_has_a_row),
+      cmocka_unit_test(examples_print_as_they_are_written),
+      cmocka_unit_test(examples_compute_what_is_written),
+      cmocka_unit_test(rules_refuse_with_a_message),
+      cmocka_unit_test(a_module_prints_as_it_is_written),
+      cmocka_unit_test(text_is_free_in_space_numbers_and_comments),
+      cmocka_unit_test(bad_text_is_refused),
+      cmocka_unit_test(random_instances_print_and_parse),
+      cmocka_unit_test(emitting_shares_and_folds),
+      cmocka_unit_test(sharing_survives_growth),
+      cmocka_unit_test(the_verifier_sees_what_is_wrong),
+      cmocka_unit_test(the_document_has_every_operation_and_parses),
+  };
+  return cmocka_run_group_tests_name("graph core", tests, NULL, NULL);
+}

@@ -1,0 +1,590 @@
+/* Algorithm 1 on the toy program: equal bytes on any number of threads and after any interruption, and every way in which the
+ * world can spoil a run. */
+#include "runtime/search.h"
+
+#include "runtime/architecture.h"
+#include "runtime/base/file.h"
+#include "runtime/base/text.h"
+#include "runtime/evaluate.h"
+#include "runtime/random.h"
+#include "runtime/run_folder.h"
+#include "runtime/safetensors.h"
+#include "tests/unit/runtime_toy_program.h"
+
+#include <jansson.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { EPOCH_STEPS = 6, RUN_STEPS = 36 };
+
+static char root[] = "/tmp/adwp-search-test-XXXXXX";
+static const char *const result_files[] = {"model.adwp", "metrics.jsonl",       "arch.adwp",
+                                           "arch.json",  "weights.safetensors", "checkpoint.safetensors"};
+enum { RESULT_FILES = sizeof result_files / sizeof *result_files };
+
+/* The path of a file, or with no name the folder, of the run `run`; in one of a few buffers that take turns. */
+static const char *path_of(const char *run, const char *name) {
+  static char paths[8][512];
+  static int turn;
+  char *path = paths[turn++ % 8];
+  snprintf(path, sizeof paths[0], "%s/%s%s%s", root, run, name ? "/" : "", name ? name : "");
+  return path;
+}
+
+static SearchOptions options_of(const char *run) {
+  static char folder[512];
+  snprintf(folder, sizeof folder, "%s/%s", root, run);
+  return (SearchOptions){.run_folder = folder, .threads = 2, .metric_steps = 4, .stop = &toy_stop};
+}
+
+/* Runs until `steps` more steps are done (-1: to the end). */
+static bool run_some(const Program *program, const char *run, bool resume, long steps, SearchSummary *summary, Err *err) {
+  SearchOptions options = options_of(run);
+  options.resume = resume;
+  toy_stop = 0;
+  atomic_store(&toy_steps_left, steps);
+  *err = (Err){""};
+  bool done = search_run(program, &options, summary, err);
+  atomic_store(&toy_steps_left, -1);
+  return done;
+}
+
+static void must_run(const Program *program, const char *run, bool resume, SearchSummary *summary) {
+  Err err;
+  if (!run_some(program, run, resume, -1, summary, &err)) fail_msg("%s", err.text);
+  assert_true(summary->finished);
+}
+
+static char *read_whole(const char *run, const char *name, size_t *size) {
+  char *data;
+  Err err;
+  if (!file_read(path_of(run, name), 1 << 24, &data, size, &err)) fail_msg("%s", err.text);
+  return data;
+}
+
+static void assert_same_bytes(const char *run, const char *other) {
+  for (int i = 0; i < RESULT_FILES; i++) {
+    size_t size, other_size;
+    char *data = read_whole(run, result_files[i], &size), *other_data = read_whole(other, result_files[i], &other_size);
+    if (size != other_size || memcmp(data, other_data, size))
+      fail_msg("%s differs between %s and %s", result_files[i], run, other);
+    free(data);
+    free(other_data);
+  }
+}
+
+/* The run that the others are compared with: made by the first test. */
+static const char *const reference = "reference";
+
+static json_t *metric_lines(const char *run) {
+  size_t size;
+  char *data = read_whole(run, "metrics.jsonl", &size);
+  json_t *lines = json_array();
+  for (char *line = strtok(data, "\n"); line; line = strtok(NULL, "\n")) {
+    json_t *object = json_loads(line, 0, NULL);
+    assert_non_null(object);
+    json_array_append_new(lines, object);
+  }
+  free(data);
+  return lines;
+}
+
+static double real_of(const json_t *line, const char *key) {
+  assert_true(json_is_number(json_object_get(line, key)));
+  return json_number_value(json_object_get(line, key));
+}
+
+static void test_whole_run(void **state) {
+  (void)state;
+  SearchSummary summary;
+  must_run(&toy_program, reference, false, &summary);
+  assert_int_equal(summary.step, RUN_STEPS);
+  assert_int_equal(summary.epoch, 6);
+  assert_in_range(summary.best_epoch, 4, 5); /* those that begin at or after cross.end */
+  json_t *lines = metric_lines(reference);
+  assert_int_equal(json_array_size(lines), 6 * 2 + 1); /* one at step 4 of each epoch, one at its end; the result */
+  static const char *const stages[] = {"train", "train", "search", "cross", "search", "search"};
+  double best = 0;
+  for (size_t e = 0; e < 6; e++) {
+    const json_t *steps = json_array_get(lines, 2 * e), *epoch = json_array_get(lines, 2 * e + 1);
+    assert_string_equal(json_string_value(json_object_get(steps, "kind")), "steps");
+    assert_string_equal(json_string_value(json_object_get(epoch, "kind")), "epoch");
+    assert_string_equal(json_string_value(json_object_get(epoch, "stage")), stages[e]);
+    assert_int_equal((int)real_of(steps, "step"), 6 * e + 4);
+    assert_int_equal((int)real_of(epoch, "step"), 6 * e + 6);
+    assert_true(fabs(real_of(epoch, "rate") - 0.25 * (1 + cos(acos(-1) * (double)e / 6))) < 1e-9);
+    if (e < 2)
+      assert_null(json_object_get(epoch, "valid_accuracy"));
+    else if (e >= 4 && real_of(epoch, "valid_accuracy") >= best)
+      best = real_of(epoch, "valid_accuracy");
+    if (e >= 2 && e < 4) assert_true(json_is_false(json_object_get(epoch, "best")));
+  }
+  assert_true(real_of(json_array_get(lines, 11), "loss") < real_of(json_array_get(lines, 1), "loss"));
+  assert_true(fabs(best - summary.best_accuracy) < 1e-8);
+  const json_t *result = json_array_get(lines, 12);
+  assert_string_equal(json_string_value(json_object_get(result, "kind")), "result");
+  assert_int_equal((int)real_of(result, "epoch"), summary.best_epoch);
+  json_decref(lines);
+}
+
+/* The architecture is that of the logits in weights.safetensors, and evaluating the weights gives what the search had measured.
+ */
+static void test_results_belong_together(void **state) {
+  (void)state;
+  Err err;
+  Arena *memory = arena_new();
+  KeptOperations *kept = kept_read(path_of(reference, "arch.json"), toy_cells, 1, memory, &err);
+  Safetensors *weights = safetensors_read(path_of(reference, "weights.safetensors"), 1 << 20, true, &err);
+  assert_non_null(kept);
+  assert_non_null(weights);
+  assert_int_equal(safetensors_count(weights), 3); /* no momentum, no moments */
+  for (int node = 0; node < 2; node++) {
+    const float *logits = safetensors_find(weights, node ? "alpha.0.1" : "alpha.0.0")->data;
+    const bool *row = kept_node(kept, 0, node);
+    int dropped = !row[0] ? 0 : !row[1] ? 1 : 2;
+    assert_int_equal(row[0] + row[1] + row[2], 2);
+    for (int k = 0; k < 3; k++) assert_true(logits[k] >= logits[dropped]);
+    assert_true(fabsf(logits[0] - logits[1]) > 1e-3F); /* Adam has moved them */
+  }
+  safetensors_free(weights);
+  arena_free(memory);
+
+  SearchSummary summary; /* of resuming what is finished */
+  must_run(&toy_program, reference, true, &summary);
+  EvaluateOptions options = {.weights = path_of(reference, "weights.safetensors"), .threads = 2};
+  Evaluator *evaluator = evaluator_new(&toy_program, &options, &err);
+  assert_non_null(evaluator);
+  for (int round = 0; round < 2; round++) {
+    EvaluateOutcome outcome;
+    assert_true(evaluator_run(evaluator, &toy_program, &outcome, &err));
+    assert_int_equal(outcome.images, 60);
+    assert_true(outcome.accuracy == summary.best_accuracy);
+    assert_true(outcome.loss == summary.best_loss);
+  }
+  evaluator_free(evaluator);
+  options.test = true; /* 34 images: the last batch is filled up, and those are not counted */
+  evaluator = evaluator_new(&toy_program, &options, &err);
+  EvaluateOutcome outcome;
+  assert_true(evaluator_run(evaluator, &toy_program, &outcome, &err));
+  assert_int_equal(outcome.images, 34);
+  evaluator_free(evaluator);
+}
+
+static void test_threads_change_nothing(void **state) {
+  (void)state;
+  for (int32_t threads = 1; threads <= 3; threads++) {
+    char run[32];
+    snprintf(run, sizeof run, "threads-%d", threads);
+    SearchOptions options = options_of(run);
+    options.threads = threads;
+    options.stop = NULL;
+    SearchSummary summary;
+    Err err;
+    assert_true(search_run(&toy_program, &options, &summary, &err));
+    assert_same_bytes(run, reference);
+  }
+}
+
+/* One run stopped after every step, and one stopped before its first. */
+static void test_stop_after_each_step(void **state) {
+  (void)state;
+  SearchSummary summary = {0};
+  Err err;
+  for (int resumed = 0; !summary.finished; resumed++) {
+    assert_in_range(resumed, 0, RUN_STEPS);
+    if (!run_some(&toy_program, "stopped", resumed > 0, 1, &summary, &err)) fail_msg("%s", err.text);
+    assert_int_equal(summary.step, resumed < RUN_STEPS ? resumed + 1 : RUN_STEPS);
+  }
+  assert_same_bytes("stopped", reference);
+  SearchOptions options = options_of("stopped-at-once");
+  toy_stop = 1;
+  assert_true(search_run(&toy_program, &options, &summary, &err));
+  assert_int_equal(summary.step, 0);
+  assert_false(summary.finished);
+  must_run(&toy_program, "stopped-at-once", true, &summary);
+  assert_same_bytes("stopped-at-once", reference);
+}
+
+/* Runs in a process of its own and is killed: after `steps` steps, or, where they are 0, after `microseconds`. */
+static int run_and_kill(const char *run, bool resume, long steps, useconds_t microseconds) {
+  pid_t child = fork();
+  if (child == 0) {
+    SearchOptions options = options_of(run);
+    options.resume = resume;
+    options.checkpoint_steps = 4;
+    atomic_store(&toy_kill, true);
+    atomic_store(&toy_steps_left, steps ? steps : -1);
+    SearchSummary summary;
+    Err err;
+    _exit(search_run(&toy_program, &options, &summary, &err) ? 0 : 1);
+  }
+  if (!steps) {
+    usleep(microseconds);
+    kill(child, SIGKILL);
+  }
+  int status;
+  assert_int_equal(waitpid(child, &status, 0), child);
+  return status;
+}
+
+static bool has_run(const char *run) {
+  return access(path_of(run, "model.adwp"), F_OK) == 0;
+}
+
+static void test_killed_and_resumed(void **state) {
+  (void)state;
+  for (int round = 0; round < 3; round++) { /* a checkpoint every 4 steps, a death after 5 or more: each run gets further */
+    char run[32];
+    snprintf(run, sizeof run, "killed-%d", round);
+    int status = 1;
+    for (uint64_t n = 0; status; n++) {
+      assert_in_range(n, 0, 100);
+      status = run_and_kill(run, has_run(run), 5 + random_below(3, RANDOM_TEST, (uint64_t)round, n, 9), 0);
+      if (status) assert_true(WIFSIGNALED(status));
+    }
+    assert_same_bytes(run, reference);
+  }
+}
+
+static void test_killed_at_any_moment(void **state) {
+  (void)state;
+  SearchSummary summary;
+  for (uint64_t n = 0; n < 20; n++) {
+    int status = run_and_kill("killed-anywhere", has_run("killed-anywhere"), 0, random_below(4, RANDOM_TEST, 0, n, 40000));
+    if (!WIFSIGNALED(status)) assert_int_equal(WEXITSTATUS(status), 0);
+  }
+  must_run(&toy_program, "killed-anywhere", has_run("killed-anywhere"), &summary);
+  assert_same_bytes("killed-anywhere", reference);
+}
+
+static void copy_run(const char *from, const char *to) {
+  Err err;
+  assert_true(folder_make(path_of(to, NULL), &err));
+  for (int i = 0; i < RESULT_FILES; i++) {
+    if (access(path_of(from, result_files[i]), F_OK)) continue;
+    size_t size;
+    char *data = read_whole(from, result_files[i], &size);
+    assert_true(file_replace(path_of(to, result_files[i]), data, size, &err));
+    free(data);
+  }
+}
+
+static void write_bytes(const char *path, const char *data, size_t size) {
+  FILE *file = fopen(path, "wb");
+  assert_non_null(file);
+  assert_int_equal(fwrite(data, 1, size, file), size);
+  assert_int_equal(fclose(file), 0);
+}
+
+static void assert_fails(const Program *program, const char *run, bool resume, const char *const *words) {
+  SearchSummary summary;
+  Err err;
+  assert_false(run_some(program, run, resume, -1, &summary, &err));
+  for (; *words; words++)
+    if (!strstr(err.text, *words)) fail_msg("\"%s\" is not in \"%s\"", *words, err.text);
+}
+#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+/* A run that was stopped in epoch 3; the tests of bad worlds start from it. */
+static void make_half(const char *run) {
+  SearchSummary summary;
+  Err err;
+  assert_true(run_some(&toy_program, run, false, 21, &summary, &err));
+  assert_int_equal(summary.step, 21);
+}
+
+static void test_flipped_bits(void **state) {
+  (void)state;
+  make_half("flipped");
+  const char *path = path_of("flipped", "checkpoint.safetensors");
+  size_t size, metrics_size;
+  char *data = read_whole("flipped", "checkpoint.safetensors", &size),
+       *metrics = read_whole("flipped", "metrics.jsonl", &metrics_size);
+  for (uint64_t n = 0; n < 60; n++) {
+    uint32_t bit = random_below(5, RANDOM_TEST, 0, n, (uint32_t)size * 8);
+    data[bit / 8] ^= (char)(1 << bit % 8);
+    write_bytes(path, data, size);
+    assert_fails(&toy_program, "flipped", true, WORDS("checkpoint.safetensors"));
+    data[bit / 8] ^= (char)(1 << bit % 8);
+    size_t length = random_below(5, RANDOM_TEST, 1, n, (uint32_t)size); /* and cut short */
+    write_bytes(path, data, length);
+    assert_fails(&toy_program, "flipped", true, WORDS("checkpoint.safetensors"));
+  }
+  size_t now;
+  char *after = read_whole("flipped", "metrics.jsonl", &now);
+  assert_int_equal(now, metrics_size); /* nothing was lost */
+  assert_memory_equal(after, metrics, now);
+  write_bytes(path, data, size);
+  SearchSummary summary;
+  must_run(&toy_program, "flipped", true, &summary);
+  assert_same_bytes("flipped", reference);
+  free(after);
+  free(metrics);
+  free(data);
+}
+
+static void test_checkpoint_of_another_run(void **state) {
+  (void)state;
+  make_half("other");
+  Program other = toy_program;
+  other.model_hash = "fedcba9876543210";
+  assert_fails(&other, "other", true, WORDS("cannot resume", "checkpoint.safetensors", "another model", "0123456789abcdef"));
+  other = toy_program;
+  other.target = "x86-64-v3";
+  assert_fails(&other, "other", true, WORDS("cannot resume", "x86-64-v4", "x86-64-v3", "--cpu"));
+  other = toy_program;
+  other.search.seed = 8;
+  assert_fails(&other, "other", true, WORDS("cannot resume", "seed"));
+  other = toy_program;
+  other.data.train_images = 130;
+  assert_fails(&other, "other", true, WORDS("cannot resume", "data_hash", "--data"));
+  ProgramParameter wider[8];
+  memcpy(wider, toy_parameters, sizeof wider);
+  wider[2].name = "alpha.0.7";
+  other = toy_program;
+  other.parameters = wider;
+  assert_fails(&other, "other", true, WORDS("cannot resume", "alpha.0.7"));
+  SearchSummary summary;
+  must_run(&toy_program, "other", true, &summary);
+  assert_same_bytes("other", reference);
+}
+
+static void test_metrics_of_another_run(void **state) {
+  (void)state;
+  make_half("metrics");
+  copy_run("metrics", "metrics-kept");
+  const char *path = path_of("metrics", "metrics.jsonl");
+  size_t size;
+  char *data = read_whole("metrics", "metrics.jsonl", &size);
+  data[20] ^= 1;
+  write_bytes(path, data, size);
+  assert_fails(&toy_program, "metrics", true, WORDS("metrics.jsonl", "missing or changed"));
+  data[20] ^= 1;
+  write_bytes(path, data, size - 5);
+  assert_fails(&toy_program, "metrics", true, WORDS("metrics.jsonl", "missing or changed"));
+  unlink(path);
+  assert_fails(&toy_program, "metrics", true, WORDS("metrics.jsonl"));
+  FILE *file = fopen(path, "wb"); /* whole, and with a line that was being written when the process died */
+  assert_int_equal(fwrite(data, 1, size, file), size);
+  fputs("{\"kind\":\"ep", file);
+  fclose(file);
+  SearchSummary summary;
+  must_run(&toy_program, "metrics", true, &summary);
+  assert_same_bytes("metrics", reference);
+  free(data);
+}
+
+static void test_folders_that_do_not_fit(void **state) {
+  (void)state;
+  size_t size;
+  char *before = read_whole(reference, "checkpoint.safetensors", &size);
+  assert_fails(&toy_program, reference, false, WORDS("already holds a run", "--resume"));
+  size_t now;
+  char *after = read_whole(reference, "checkpoint.safetensors", &now);
+  assert_int_equal(size, now);
+  assert_memory_equal(before, after, size);
+  free(before);
+  free(after);
+  assert_fails(&toy_program, "missing", true, WORDS("missing", "no such folder"));
+  Err err;
+  assert_true(folder_make(path_of("empty", NULL), &err));
+  assert_fails(&toy_program, "empty", true, WORDS("empty", "holds no run"));
+  write_bytes(path_of("empty", "model.adwp"), "hypernetwork other {}\n", 22);
+  assert_fails(&toy_program, "empty", true, WORDS("model.adwp", "another model"));
+  write_bytes(path_of("file", NULL), "", 0);
+  assert_fails(&toy_program, "file", false, WORDS("cannot make folder", "file"));
+}
+
+static void test_begun_without_checkpoint(void **state) {
+  (void)state;
+  Err err;
+  assert_true(folder_make(path_of("begun", NULL), &err));
+  write_bytes(path_of("begun", "model.adwp"), toy_program.model_text, strlen(toy_program.model_text));
+  write_bytes(path_of("begun", "checkpoint.safetensors.tmp-123"), "half", 4);
+  write_bytes(path_of("begun", "notes.tmp-mine"), "kept", 4);
+  SearchSummary summary;
+  must_run(&toy_program, "begun", true, &summary);
+  assert_same_bytes("begun", reference);
+  assert_int_not_equal(access(path_of("begun", "checkpoint.safetensors.tmp-123"), F_OK), 0);
+  assert_int_equal(access(path_of("begun", "notes.tmp-mine"), F_OK), 0);
+}
+
+static void test_locked_folder(void **state) {
+  (void)state;
+  make_half("locked");
+  Err err;
+  RunFolder *folder = run_folder_resume(path_of("locked", NULL), &err);
+  assert_non_null(folder);
+  assert_fails(&toy_program, "locked", true, WORDS("locked", "in use by another adwp"));
+  run_folder_free(folder);
+  SearchSummary summary;
+  must_run(&toy_program, "locked", true, &summary);
+}
+
+static void test_unwritable_folder(void **state) {
+  (void)state;
+  Err err;
+  assert_true(folder_make(path_of("read-only", NULL), &err));
+  chmod(path_of("read-only", NULL), 0555);
+  pid_t child = fork();
+  if (child == 0) { /* as somebody for whom permissions count */
+    if (getuid() == 0 && setuid(65534)) _exit(77);
+    SearchSummary summary;
+    bool done = run_some(&toy_program, "read-only", false, -1, &summary, &err);
+    bool told = strstr(err.text, "read-only") && strstr(err.text, "Permission denied");
+    bool made = run_some(&toy_program, "read-only/below", false, -1, &summary, &err);
+    _exit(!done && told && !made && strstr(err.text, "cannot make folder") ? 0 : 1);
+  }
+  int status;
+  waitpid(child, &status, 0);
+  assert_true(WIFEXITED(status));
+  if (WEXITSTATUS(status) == 77) skip();
+  assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* No file may grow past 5 KB, which is less than a checkpoint and more than the metrics. */
+static void test_full_disk(void **state) {
+  (void)state;
+  make_half("full");
+  size_t size, now;
+  char *before = read_whole("full", "checkpoint.safetensors", &size);
+  assert_true(size > 5120);
+  pid_t child = fork();
+  if (child == 0) {
+    signal(SIGXFSZ, SIG_IGN);
+    struct rlimit limit = {5120, 5120};
+    setrlimit(RLIMIT_FSIZE, &limit);
+    SearchSummary summary;
+    Err err;
+    bool done = run_some(&toy_program, "full", true, -1, &summary, &err);
+    _exit(!done && strstr(err.text, "checkpoint.safetensors") && strstr(err.text, "File too large") ? 0 : 1);
+  }
+  int status;
+  waitpid(child, &status, 0);
+  assert_true(WIFEXITED(status));
+  assert_int_equal(WEXITSTATUS(status), 0);
+  char *after = read_whole("full", "checkpoint.safetensors", &now);
+  assert_int_equal(size, now);
+  assert_memory_equal(before, after, size);
+  free(before);
+  free(after);
+  SearchSummary summary;
+  must_run(&toy_program, "full", true, &summary);
+  assert_same_bytes("full", reference);
+}
+
+static void test_loss_that_is_not_a_number(void **state) {
+  (void)state;
+  make_half("diverged");
+  atomic_store(&toy_poison, true);
+  assert_fails(&toy_program, "diverged", true,
+               WORDS("not a number", "step 4 of epoch 3", "step 22 of the run", "last good checkpoint is",
+                     "diverged/checkpoint.safetensors"));
+  SearchSummary summary;
+  must_run(&toy_program, "diverged", true, &summary);
+  assert_same_bytes("diverged", reference);
+  atomic_store(&toy_poison, true);
+  assert_fails(&toy_program, "diverged-at-once", false, WORDS("no checkpoint yet"));
+}
+
+static void test_which_epoch_wins(void **state) {
+  (void)state;
+  SearchSummary summary;
+  Program program = toy_program;
+  program.search.last = true;
+  must_run(&program, "last", false, &summary);
+  assert_int_equal(summary.best_epoch, 5);
+
+  program = toy_program;
+  program.search.cross_start = program.search.cross_end = 0;
+  program.search.alpha_lr = 0; /* nothing changes after epoch 2: all tie, and the later wins */
+  must_run(&program, "ties", false, &summary);
+  assert_int_equal(summary.best_epoch, 5);
+
+  program = toy_program;
+  program.search.cross_start = 4;
+  program.search.cross_end = 6; /* none begins after it: all of the search stage count */
+  must_run(&program, "crossed", false, &summary);
+  assert_in_range(summary.best_epoch, 2, 5);
+  json_t *lines = metric_lines("crossed");
+  double best = 0;
+  for (size_t e = 2; e < 6; e++) best = fmax(best, real_of(json_array_get(lines, 2 * e + 1), "valid_accuracy"));
+  assert_true(real_of(json_array_get(lines, 2 * (size_t)summary.best_epoch + 1), "valid_accuracy") == best);
+  json_decref(lines);
+
+  program = toy_program;
+  program.search.total = program.search.train;
+  program.search.cross_start = program.search.cross_end = 0;
+  must_run(&program, "no-search", false, &summary);
+  assert_int_equal(summary.best_epoch, -1);
+  assert_int_equal(access(path_of("no-search", "arch.json"), F_OK), 0);
+}
+
+/* Stage by stage, what moves: the weights, their momentum, the logits. */
+static void test_gates(void **state) {
+  (void)state;
+  float weights[RUN_STEPS / EPOCH_STEPS + 1], momentum[RUN_STEPS / EPOCH_STEPS + 1], logits[RUN_STEPS / EPOCH_STEPS + 1];
+  SearchSummary summary;
+  Err err;
+  for (int epoch = 1; epoch <= 6; epoch++) { /* stopped in the epoch's last step: the checkpoint is of after it */
+    assert_true(run_some(&toy_program, "gates", epoch > 1, EPOCH_STEPS, &summary, &err));
+    Safetensors *file = safetensors_read(path_of("gates", "checkpoint.safetensors"), 1 << 20, true, &err);
+    assert_non_null(file);
+    weights[epoch] = *(const float *)safetensors_find(file, "classifier.weight")->data;
+    momentum[epoch] = *(const float *)safetensors_find(file, "classifier.weight.momentum")->data;
+    logits[epoch] = *(const float *)safetensors_find(file, "alpha.0.0")->data;
+    safetensors_free(file);
+  }
+  assert_true(weights[1] != weights[2] && weights[2] == weights[3] && weights[3] != weights[4] && weights[4] == weights[5]);
+  assert_true(momentum[2] == momentum[3] && momentum[3] != momentum[4] && momentum[4] == momentum[6]);
+  assert_true(fabsf(logits[2]) > 0.01F); /* random of deviation 1 */
+  assert_true(fabsf(logits[3]) < 0.07F); /* six Adam steps of 0.01 from 1e-3 */
+  assert_true(logits[3] != logits[4] && logits[4] != logits[5] && logits[5] != logits[6]);
+}
+
+static int make_root(void **state) {
+  (void)state;
+  return mkdtemp(root) && chmod(root, 0755) == 0 ? 0 : -1;
+}
+
+static int remove_root(void **state) {
+  (void)state;
+  Text command = {0};
+  text_printf(&command, "rm -rf %s", root);
+  int status = system(command.data);
+  text_free(&command);
+  return status;
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_whole_run),
+      cmocka_unit_test(test_results_belong_together),
+      cmocka_unit_test(test_threads_change_nothing),
+      cmocka_unit_test(test_stop_after_each_step),
+      cmocka_unit_test(test_killed_and_resumed),
+      cmocka_unit_test(test_killed_at_any_moment),
+      cmocka_unit_test(test_flipped_bits),
+      cmocka_unit_test(test_checkpoint_of_another_run),
+      cmocka_unit_test(test_metrics_of_another_run),
+      cmocka_unit_test(test_folders_that_do_not_fit),
+      cmocka_unit_test(test_begun_without_checkpoint),
+      cmocka_unit_test(test_locked_folder),
+      cmocka_unit_test(test_unwritable_folder),
+      cmocka_unit_test(test_full_disk),
+      cmocka_unit_test(test_loss_that_is_not_a_number),
+      cmocka_unit_test(test_which_epoch_wins),
+      cmocka_unit_test(test_gates),
+  };
+  return cmocka_run_group_tests(tests, make_root, remove_root);
+}

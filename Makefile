@@ -53,7 +53,7 @@ lint: lint-format lint-static lint-clang
 
 lint-format:
 	clang-format --dry-run -Werror $(SOURCES)
-	shellcheck $(SCRIPTS)
+	shellcheck -x $(SCRIPTS)
 
 # clang-tidy reads what the clang build was compiled with, so that it knows every option.
 lint-static: build/clang/CMakeCache.txt

@@ -101,7 +101,7 @@ Expr *make_call(Parse *parse, Span where, Name name, Chained arguments) {
   Expr *call = parse_expr(parse, EXPR_CALL, where, NULL, NULL);
   call->name = name;
   call->arguments = arguments.head;
-  call->damaged = arguments.damaged;
+  call->damaged = arguments.damaged || parse->stopped;
   for (const Argument *argument = call->arguments; argument; argument = argument->next)
     call->depth = deeper(call->depth, argument->value);
   return bounded(parse, call);

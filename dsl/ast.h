@@ -141,7 +141,7 @@ typedef struct Declaration {
   int mark, height;      /* op: the checker's walk over definitions; how many stand on each other below this one */
 } Declaration;
 
-enum { BLOCK_DATA = 1, BLOCK_HYPERNETWORK = 2, BLOCK_SEARCH = 4, BLOCK_GENERATOR = 8 };
+enum { BLOCK_DATA = 1, BLOCK_HYPERNETWORK = 2, BLOCK_SEARCH = 4, BLOCK_GENERATOR = 8, BLOCK_ANY = 15 };
 
 /* The words as messages write them. */
 const char *setting_word(SettingKind kind);

@@ -121,7 +121,7 @@ void check_space(Checker *checker, Declaration *space);
 
 /* ---- instantiate.c ---- */
 typedef struct Place { /* where a chain stands: for its stages' names and for messages */
-  const char *what;    /* "`sep_conv_3x3(0)` of node 2 in cell 3, a reduction cell" */
+  const char *what;    /* "`sep_conv_3x3(0)` of node 2 in cell 3 (reduction)" */
   Span where;
   bool predicted;      /* its convolutions' weights are, but where an `own op` says otherwise */
 } Place;

@@ -173,7 +173,7 @@ typedef struct Building {
 } Building;
 
 static const char *cell_name(const Building *building, int index) {
-  return arena_printf(building->checker->arena, "cell %d, a %s cell", index, building->backbone->reduction[index] ? "reduction" : "normal");
+  return arena_printf(building->checker->arena, "cell %d (%s)", index, building->backbone->reduction[index] ? "reduction" : "normal");
 }
 
 /* The two inputs, brought to C channels and to one side. */

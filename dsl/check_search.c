@@ -23,7 +23,9 @@ static bool read_epochs(Checker *checker, const Declaration *declaration, Search
     sound &= evaluate_whole(checker, range->left, NULL, 0, LIMIT_EPOCHS, "cross", &search->cross_start);
     sound &= evaluate_whole(checker, range->right, NULL, 0, LIMIT_EPOCHS, "cross", &search->cross_end);
   }
-  if (!sound) return false;
+  bool backwards = search->cross_start > search->cross_end;
+  if (backwards) diag_error(checker->diagnostics, range->where, "this range runs backwards");
+  if (!sound || backwards) return false;
   if (search->train >= search->total) {
     const Setting *train = setting_of(checker, declaration, SETTING_TRAIN);
     diag_error(checker->diagnostics, train->value->where, "no epoch is left for the search: train is %d and total %d", search->train, search->total);
@@ -32,10 +34,6 @@ static bool read_epochs(Checker *checker, const Declaration *declaration, Search
   if (none) {
     search->cross_start = search->cross_end = search->total;
     return true;
-  }
-  if (search->cross_start > search->cross_end) {
-    diag_error(checker->diagnostics, range->where, "this range runs backwards");
-    return false;
   }
   if (search->cross_start >= search->train && search->cross_end <= search->total) return true;
   bool early = search->cross_start < search->train;

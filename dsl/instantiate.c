@@ -46,13 +46,25 @@ static bool within_limits(Expansion *expansion, Span where) {
   return false;
 }
 
+/* Where the number before came out wrong, if that was just said: C and S are what the place makes them. */
+static bool noted(Expansion *expansion, const Environment *environment, int errors_before) {
+  if (expansion->checker->diagnostics->errors > errors_before)
+    diag_note(expansion->checker->diagnostics, expansion->place->where, "in %s, with C = %d and S = %d", expansion->place->what,
+              environment->channels, environment->stride);
+  return false;
+}
+
 static bool whole(Expansion *expansion, const Argument *argument, const Environment *environment, int low, int high, const char *what,
                   int *value) {
-  return !argument || evaluate_whole(expansion->checker, argument->value, environment, low, high, what, value);
+  int before = expansion->checker->diagnostics->errors;
+  return !argument || evaluate_whole(expansion->checker, argument->value, environment, low, high, what, value) ||
+         noted(expansion, environment, before);
 }
 
 static bool pair(Expansion *expansion, const Argument *argument, const Environment *environment, int low, const char *what, int value[2]) {
-  return !argument || evaluate_pair(expansion->checker, argument->value, environment, low, SHAPE_MAX_KERNEL, what, value);
+  int before = expansion->checker->diagnostics->errors;
+  return !argument || evaluate_pair(expansion->checker, argument->value, environment, low, SHAPE_MAX_KERNEL, what, value) ||
+         noted(expansion, environment, before);
 }
 
 static const char *numbered(Arena *arena, const char *prefix, int *count) { return arena_printf(arena, "%s%d", prefix, ++*count); }

@@ -111,6 +111,7 @@ void scan_stray(Parse *parse, Token *token) {
     diag_error(parse->diagnostics, token->where, "unexpected character `%.*s`", length, token_text(parse, token));
   else diag_error(parse->diagnostics, token->where, "unexpected byte 0x%02x", byte);
   parse->newline = false;
+  parse->stray = true;
 }
 
 /* ---- the filter ---- */
@@ -193,7 +194,10 @@ Token parse_next(Parse *parse) {
 
 int dsl_parse_lex(DSL_PARSE_STYPE *value, DSL_PARSE_LTYPE *where, Parse *parse) {
   Token token = parse_next(parse);
+  parse->before_last = parse->last.kind;
   parse->last = token;
+  parse->after_stray = parse->stray;
+  parse->stray = false;
   *where = token.where;
   if (token.kind == NUMBER) {
     value->expr = parse_expr(parse, token.damaged ? EXPR_DAMAGED : EXPR_NUMBER, token.where, NULL, NULL);
@@ -257,7 +261,8 @@ void parse_skip_node(Parse *parse, int lookahead, bool has_lookahead, bool *keep
 
 void parse_skip_declaration(Parse *parse, int lookahead, bool has_lookahead, bool *keep) {
   parse->lost = true;
-  *keep = has_lookahead && (lookahead == END || is_declaration(lookahead));
+  bool misplaced = !parse->last.first && is_declaration(parse->before_last); /* `op data = ...`: a name was wanted */
+  *keep = has_lookahead && (lookahead == END || (is_declaration(lookahead) && !misplaced));
   if (*keep) return;
   for (;;) {
     Token token = parse_next(parse);
@@ -293,7 +298,7 @@ static void add_word(Text *text, const char *word) {
 
 void report_unexpected(Parse *parse, Span where, const char *const *expected, int count) {
   enum { MOST = 5 };
-  if (parse->last.synthetic || parse->stopped) return; /* its bracket was reported */
+  if (parse->last.synthetic || parse->stopped || parse->after_stray) return; /* reported already */
   Text text = {0};
   if (count > 0 && count <= MOST) {
     text_add(&text, "expected ");
@@ -302,8 +307,10 @@ void report_unexpected(Parse *parse, Span where, const char *const *expected, in
       text_add(&text, i + 2 < count ? ", " : i + 2 == count ? " or " : ", not ");
     }
   } else text_add(&text, "unexpected ");
-  if (parse->last.kind == END) text_add(&text, "the end of the file");
+  if (parse->last.kind == END) text_add(&text, parse->block == BLOCK_ANY ? "the end" : "the end of the file");
   else text_printf(&text, "`%.*s`", (int)(where.end - where.begin), where.source->text + where.begin);
+  if (is_declaration(parse->last.kind) && count > 0 && !strcmp(expected[0], "a name"))
+    text_add(&text, ", which is a word of the language");
   diag_error(parse->diagnostics, where, "%s", text.data);
   text_free(&text);
 }
@@ -336,7 +343,7 @@ Declaration *parse_file(const Source *source, Arena *arena, Diagnostics *diagnos
 
 /* The word before `=` is given first, as if the file had written it in front of the value. */
 Setting *parse_setting(const Source *source, uint32_t value_at, SettingKind kind, Span word, Arena *arena, Diagnostics *diagnostics) {
-  Parse parse = {.source = source, .arena = arena, .diagnostics = diagnostics};
+  Parse parse = {.source = source, .arena = arena, .diagnostics = diagnostics, .block = BLOCK_ANY};
   Name name = {setting_word(kind), word};
   if (kind == SETTING_AFTER) give_back(&parse, (Token){.kind = REDUCTION, .where = word, .word = {name, SETTING_REDUCTION}});
   give_back(&parse, (Token){.kind = setting_token(kind), .where = word, .word = {name, kind}});
@@ -345,7 +352,7 @@ Setting *parse_setting(const Source *source, uint32_t value_at, SettingKind kind
 }
 
 Argument *parse_argument(const Source *source, uint32_t value_at, Name name, Arena *arena, Diagnostics *diagnostics) {
-  Parse parse = {.source = source, .arena = arena, .diagnostics = diagnostics};
+  Parse parse = {.source = source, .arena = arena, .diagnostics = diagnostics, .block = BLOCK_ANY};
   run(&parse, START_ARGUMENT, value_at);
   if (parse.argument) parse.argument->name = name;
   return parse.argument;

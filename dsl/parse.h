@@ -59,6 +59,8 @@ typedef struct Parse {
   Token pending[4];    /* read already, given next; the last one first */
   int pending_count;
   Token last;          /* given to the grammar last */
+  int before_last;     /* the kind of the token before it */
+  bool stray, after_stray; /* a character was dropped since the last token; before it */
   unsigned block;      /* BLOCK_... whose settings are read */
   Chained body;        /* of the operation that is read */
   Chained declarations;

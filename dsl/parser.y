@@ -295,7 +295,7 @@ postfix
 
 primary
   : NUMBER
-  | name                                { $$ = parse_expr(parse, EXPR_NAME, @$, NULL, NULL); $$->name = $1; }
+  | name                                { $$ = make_call(parse, @$, $1, (Chained){0}); $$->kind = EXPR_NAME; }
   | name '(' arguments ')'              { $$ = make_call(parse, @$, $1, $3); }
   | name '(' error ')'                  { $$ = make_call(parse, @$, $1, (Chained){.damaged = true}); yyerrok; }
   | '[' values ']'                      { $$ = make_list(parse, @$, $2); }
@@ -365,7 +365,7 @@ static int yyreport_syntax_error(const yypcontext_t *context, Parse *parse) {
   bool any_word = symbols_have(expected, count, YYSYMBOL_ON) && symbols_have(expected, count, YYSYMBOL_NAME);
   bool value = any_word && symbols_have(expected, count, YYSYMBOL_NUMBER);
   bool setting = !any_word && symbols_have(expected, count, YYSYMBOL_SETTING);
-  bool declaration = symbols_have(expected, count, YYSYMBOL_IMPORT);
+  bool declaration = symbols_have(expected, count, YYSYMBOL_IMPORT), end = symbols_have(expected, count, YYSYMBOL_YYEOF);
   const char *words[ROOM + 4];
   int used = 0;
   if (value) words[used++] = "a value";
@@ -378,6 +378,7 @@ static int yyreport_syntax_error(const yypcontext_t *context, Parse *parse) {
     if (is_operator(kind) || kind == YYSYMBOL_YYEOF) continue;
     if ((any_word || setting) && kind >= YYSYMBOL_NAME && kind <= YYSYMBOL_VALID) continue;
     if (value && (kind == YYSYMBOL_NUMBER || strchr("[(", name[1]))) continue;
+    if (end && (kind == YYSYMBOL_EPOCHS || kind == YYSYMBOL_IMAGES)) continue;
     if (declaration && kind >= YYSYMBOL_IMPORT && kind <= YYSYMBOL_SEARCH) continue;
     words[used++] = name;
   }

@@ -78,7 +78,7 @@ static void report(Text *out, Span where, const char *severity, const char *form
   }
   Line line = line_of(where.source, where.begin);
   text_printf(out, "%s:%d:%d: %s: %s\n", where.source->name, line.number, line.column, severity, message);
-  show_line(out, where, line);
+  if (line.begin < line.end) show_line(out, where, line);
 }
 
 void diag_error(Diagnostics *diagnostics, Span where, const char *format, ...) {

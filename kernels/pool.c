@@ -188,3 +188,39 @@ LoopKernel *family_pool_grad(const PoolSpec *s, Arena *arena) {
   loop_end(k);
   return k;
 }
+
+static void unshift_part(LoopKernel *k, const UnshiftSpec *s, int32_t x, int32_t y, LoopValue image, const BlockLoop *block, bool inside) {
+  LoopValue c = build_for(k, block->from, block->below, block->step);
+  LoopValue row = build_for(k, 0, inside ? s->in.height : s->out.height, 1);
+  LoopValue column = build_for(k, 0, inside ? s->in.width : s->out.width, 1);
+  LoopValue lanes = loop_int(k, block->count);
+  LoopValue value;
+  if (inside) {
+    LoopValue from = pool_index(k, &s->in, image, row, column, c);
+    value = loop_load_lanes(k, x, from, lanes, 0);
+  } else {
+    value = loop_f32(k, 0);
+  }
+  LoopValue base = pool_index(k, &s->out, image, row, column, c);
+  int64_t skip = inside ? ((int64_t)s->shift_y * s->out.width + s->shift_x) * s->out.stride : 0;
+  LoopValue to = AT(k, skip, {base, 1});
+  loop_store_lanes(k, y, to, value, lanes);
+  loop_end(k);
+  loop_end(k);
+  loop_end(k);
+}
+
+LoopKernel *family_unshift(const UnshiftSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "unshift", s->lanes);
+  int32_t x = loop_buffer(k, "x", LOOP_IN, LOOP_ELEMENT_F32);
+  int32_t y = loop_buffer(k, "y", LOOP_OUT, LOOP_ELEMENT_F32);
+  LoopValue image = build_images(k, s->images);
+  BlockLoop blocks[3];
+  int count = build_blocks(s->in.channels, k->lanes, 1, blocks);
+  for (int b = 0; b < count; b++) {
+    unshift_part(k, s, x, y, image, &blocks[b], false);
+    unshift_part(k, s, x, y, image, &blocks[b], true);
+  }
+  loop_end(k);
+  return k;
+}

@@ -35,8 +35,8 @@ typedef struct SafetensorsEntry {
   const char *key, *value;
 } SafetensorsEntry;
 
-/* Where a tensor's `data` is null, `fetch` gives it when its turn comes: `elements` values, valid until the next call. Tensors
- * are written in the order given. */
+/* Where a tensor's `data` is null, `fetch` gives it when its turn comes: its elements, valid until the next call. Tensors lie in
+ * the file in the order given, but those of 8-byte types before those of 4-byte ones, so that each is aligned. */
 typedef const void *SafetensorsFetch(void *context, size_t tensor);
 
 /* Replaces the file at `path` as a whole: at any moment, and after a crash or a full disk, the old or the new one is there. */

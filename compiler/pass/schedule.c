@@ -136,7 +136,7 @@ static void schedule_data(Scheduler *s, ValueId v) {
     return;
   }
   case OP_SHIFT: return; /* its readers are convolutions, which read shifted */
-  case OP_UNSHIFT: schedule_conv_grad_input(s, from, v); return;
+  case OP_UNSHIFT: schedule_unshift(s, v); return;
   default: die("%s is not a change of view", op_table[node->op].text);
   }
 }

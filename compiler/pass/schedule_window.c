@@ -149,3 +149,25 @@ void schedule_pool(Scheduler *s, ValueId v) {
   FamilyFunction *family = gradient ? (FamilyFunction *)(void (*)(void))family_pool_grad : (FamilyFunction *)(void (*)(void))family_pool;
   schedule_written(s, v, call_launch(s, &call, family, &spec, sizeof spec, spec.images, 0, 0));
 }
+
+void schedule_unshift(Scheduler *s, ValueId v) {
+  const GraphNode *node = graph_node(s->graph, v);
+  ValueId from = node->operands[0];
+  if (graph_node(s->graph, from)->op == OP_CONV_GRAD_INPUT && s->use_count[from] == 1) {
+    schedule_conv_grad_input(s, from, v);
+    return;
+  }
+  UnshiftSpec spec;
+  memset(&spec, 0, sizeof spec);
+  spec.lanes = s->kernels->lanes;
+  Place to = schedule_place(s, v);
+  spec.in = schedule_plane(s, from, s->place[from]);
+  spec.out = schedule_plane(s, v, to);
+  spec.shift_y = node->attributes->shift_y;
+  spec.shift_x = node->attributes->shift_x;
+  spec.images = schedule_images((int64_t)spec.out.channels * spec.out.height * spec.out.width);
+  Call call = {0};
+  call_read(s, &call, from);
+  call_place(&call, to, 0);
+  schedule_written(s, v, CALL_LAUNCH(s, &call, family_unshift, &spec, spec.images, 0, 0));
+}

@@ -13,7 +13,7 @@ for model in "$small" "$top"/examples/*.adwp; do
 done
 
 # An override is checked like the file, and stands in the filled-in model.
-adwp check --show-defaults "$small" --set search.train=4 --set toy.train=200 --set search.total=9 >set.adwp
+adwp check --show-defaults "$small" --set search.train=4 --set toy.train=200 --set search.cross=5..6 --set search.total=9 >set.adwp
 grep -qE 'train +4 epochs' set.adwp || fail "--set search.train"
 grep -qE 'train +200 images' set.adwp || fail "--set toy.train"
 refuses 1 'trian' adwp check "$small" --set search.trian=4

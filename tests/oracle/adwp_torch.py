@@ -291,10 +291,12 @@ def every_operation(channels, classes, hidden):
 def own_fixtures(folder):
     """Small enough to be carried, and together all that a fixture can show."""
     at = lambda name: os.path.join(folder, name + ".safetensors")
-    step_fixture(at("hyper-small"), default_spec(3, 2, K=3, seed=3) | {"hidden": 3}, batch=3, size=8, seed=3)
-    step_fixture(at("hyper-relu"), default_spec(2, 2, K=3, seed=4) | {"hidden": 4, "relu": True}, batch=2, size=8, seed=4)
-    step_fixture(at("hyper-operations"), every_operation(channels=2, classes=7, hidden=2), batch=2, size=6, seed=5)
-    trajectory_fixture(at("trajectory"), default_spec(3, 2, K=2, seed=6) | {"hidden": 3}, batch=3, size=8, seed=6)
+    small = default_spec(3, 4, K=2, seed=7) | {"hidden": 2, "reduce": [1]}
+    relu = default_spec(2, 4, K=2, seed=7) | {"hidden": 3, "reduce": [1], "relu": True}
+    step_fixture(at("hyper-small"), small, batch=3, size=8, seed=7)
+    step_fixture(at("hyper-relu"), relu, batch=3, size=8, seed=7)
+    step_fixture(at("hyper-operations"), every_operation(channels=2, classes=7, hidden=2), batch=3, size=12, seed=6)
+    trajectory_fixture(at("trajectory"), default_spec(3, 2, K=2, seed=7) | {"hidden": 2}, batch=3, size=8, seed=7)
 
 
 def float32_errors(path):
@@ -311,11 +313,15 @@ def float32_errors(path):
     loss.backward()
     grads = {"grad." + n: p.grad for n, p in net.named_parameters()}
     grads |= {f"grad.alpha.{l}.{j}": t.grad for l, c in enumerate(alpha) for j, t in enumerate(c)}
-    relative = lambda pairs: math.sqrt(sum(float((a.double() - b).square().sum()) for a, b in pairs) /
-                                       sum(float(b.square().sum()) for _, b in pairs))
-    print(json.dumps({"fixture": path, "logits": relative([(logits, values["logits"])]),
-                      "loss": relative([(loss.reshape(1), values["loss"])]),
-                      "gradients": relative([(g, values[n]) for n, g in grads.items()])}))
+    logits, loss = logits.detach(), loss.detach().reshape(1)
+
+    def relative(pairs):
+        difference = sum(float((a.double() - b).square().sum()) for a, b in pairs)
+        return difference and math.sqrt(difference / sum(float(b.square().sum()) for _, b in pairs))
+    worst = max(grads, key=lambda n: relative([(grads[n], values[n])]))
+    print(json.dumps({"fixture": path, "logits": relative([(logits, values["logits"])]), "loss": relative([(loss, values["loss"])]),
+                      "gradients": relative([(g, values[n]) for n, g in grads.items()]),
+                      "gradient": relative([(grads[worst], values[worst])]), "worst": worst}))
 
 
 # ---- speed ----

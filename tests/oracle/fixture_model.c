@@ -57,13 +57,13 @@ static bool write_model(Text *text, json_t *spec, int batch, int side) {
   text_printf(text, "data fixture { format synthetic image 3 x %d x %d classes %d }\n", side, side, whole(spec, "classes", 10));
   text_printf(text, "generator predict = softmax -> fc(%d) ->%s fc(weights)\n", whole(spec, "hidden", 64),
               json_is_true(json_object_get(spec, "relu")) ? " relu ->" : "");
-  text_printf(text, "intensive space of darts keep %zu {\n", json_array_size(first));
+  text_printf(text, "intensive kept of darts keep %zu {\n", json_array_size(first));
   if (!add_nodes(text, json_object_get(intensive, "normal"), "normal") ||
       !add_nodes(text, json_object_get(intensive, "reduce"), "reduction"))
     return false;
   text_add(text, "}\nhypernetwork net {\n");
   text_printf(text, "    stem conv(3, %d*C) -> bn(affine)\n", whole(spec, "stem_multiplier", 3));
-  text_printf(text, "    cells %d of space channels C = %d\n", whole(spec, "cells", 0), whole(spec, "channels", 0));
+  text_printf(text, "    cells %d of kept, channels C = %d\n", whole(spec, "cells", 0), whole(spec, "channels", 0));
   add_reductions(text, spec);
   text_add(text, "    predict conv weights by predict\n}\n");
   text_printf(text, search_text, batch);

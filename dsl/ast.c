@@ -16,8 +16,12 @@ static const SettingRow setting_rows[SETTING_COUNT] = {
 #undef SETTING
 };
 
-const char *setting_word(SettingKind kind) { return setting_rows[kind].word; }
-unsigned setting_blocks(SettingKind kind) { return setting_rows[kind].blocks; }
+const char *setting_word(SettingKind kind) {
+  return setting_rows[kind].word;
+}
+unsigned setting_blocks(SettingKind kind) {
+  return setting_rows[kind].blocks;
+}
 
 bool setting_find(const char *word, unsigned blocks, SettingKind *kind) {
   for (int i = 0; i < SETTING_COUNT; i++) {
@@ -34,7 +38,10 @@ const char *declaration_word(DeclarationKind kind) {
 }
 
 const char *block_word(unsigned block) {
-  return block == BLOCK_DATA ? "data" : block == BLOCK_HYPERNETWORK ? "hypernetwork" : block == BLOCK_SEARCH ? "search" : "generator";
+  return block == BLOCK_DATA           ? "data"
+         : block == BLOCK_HYPERNETWORK ? "hypernetwork"
+         : block == BLOCK_SEARCH       ? "search"
+                                       : "generator";
 }
 
 Span span_join(Span first, Span last) {
@@ -46,8 +53,10 @@ Span span_join(Span first, Span last) {
 
 /* The first member of every listed struct is its `next`. */
 Chained chained(Chained list, void *item) {
-  if (list.tail) memcpy(list.tail, &item, sizeof item);
-  else list.head = item;
+  if (list.tail)
+    memcpy(list.tail, &item, sizeof item);
+  else
+    list.head = item;
   list.tail = item;
   return list;
 }
@@ -61,11 +70,14 @@ Declaration *declare(Parse *parse, DeclarationKind kind, Span where, Name name) 
   return declaration;
 }
 
-static int deeper(int depth, const Expr *child) { return child && child->depth + 1 > depth ? child->depth + 1 : depth; }
+static int deeper(int depth, const Expr *child) {
+  return child && child->depth + 1 > depth ? child->depth + 1 : depth;
+}
 
 static Expr *bounded(Parse *parse, Expr *expr) {
   if (expr->depth <= PARSE_MAX_DEPTH) return expr;
-  if (!parse->too_deep) diag_error(parse->diagnostics, expr->where, "this expression is nested more than %d deep", PARSE_MAX_DEPTH);
+  if (!parse->too_deep)
+    diag_error(parse->diagnostics, expr->where, "this expression is nested more than %d deep", PARSE_MAX_DEPTH);
   parse->too_deep = true;
   expr->kind = EXPR_DAMAGED;
   expr->depth = 0;
@@ -143,10 +155,10 @@ Case *make_case(Parse *parse, Comparison *when, Expr *chain) {
   return made;
 }
 
-Comparison *make_comparison(Parse *parse, Expr *left, char operator, Expr *right) {
+Comparison *make_comparison(Parse *parse, Expr *left, char operator, Expr * right) {
   Comparison *comparison = ARENA_NEW(parse->arena, Comparison);
   comparison->left = left;
-  comparison->operator = operator;
+  comparison->operator= operator;
   comparison->right = right;
   return comparison;
 }

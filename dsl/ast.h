@@ -33,7 +33,7 @@ typedef struct Expr Expr;
 
 typedef struct Argument {
   struct Argument *next;
-  Name name;     /* optional */
+  Name name; /* optional */
   Expr *value;
   Name schedule; /* `lr: 0.025 -> 0 cosine` */
 } Argument;
@@ -42,15 +42,15 @@ struct Expr {
   Expr *next; /* in the list it stands in */
   ExprKind kind;
   Span where;
-  int depth;          /* of the tree below; the parser bounds it, so that recursion over a tree is safe */
+  int depth; /* of the tree below; the parser bounds it, so that recursion over a tree is safe */
   double number;
-  bool whole;         /* a literal without `.` and exponent, with its exact value */
+  bool whole; /* a literal without `.` and exponent, with its exact value */
   uint64_t exact;
-  Name name;          /* of a name or a call */
-  bool damaged;       /* a call whose arguments could not be read */
+  Name name;    /* of a name or a call */
+  bool damaged; /* a call whose arguments could not be read */
   Argument *arguments;
   Expr *items;
-  char operator;      /* + - * / */
+  char operator; /* + - * / */
   Expr *left, *right;
 };
 
@@ -117,7 +117,13 @@ typedef struct CellSyntax {
 } CellSyntax;
 
 typedef enum DeclarationKind {
-  DECLARE_IMPORT, DECLARE_DATA, DECLARE_OP, DECLARE_SPACE, DECLARE_INTENSIVE, DECLARE_GENERATOR, DECLARE_HYPERNETWORK,
+  DECLARE_IMPORT,
+  DECLARE_DATA,
+  DECLARE_OP,
+  DECLARE_SPACE,
+  DECLARE_INTENSIVE,
+  DECLARE_GENERATOR,
+  DECLARE_HYPERNETWORK,
   DECLARE_SEARCH,
 } DeclarationKind;
 
@@ -137,8 +143,8 @@ typedef struct Declaration {
   Entry *entries;
   CellSyntax *cells;
   Setting *settings;
-  bool broken;           /* the checker reported it: what is built on it says no more */
-  int mark, height;      /* op: the checker's walk over definitions; how many stand on each other below this one */
+  bool broken;      /* the checker reported it: what is built on it says no more */
+  int mark, height; /* op: the checker's walk over definitions; how many stand on each other below this one */
 } Declaration;
 
 enum { BLOCK_DATA = 1, BLOCK_HYPERNETWORK = 2, BLOCK_SEARCH = 4, BLOCK_GENERATOR = 8, BLOCK_ANY = 15 };

@@ -5,16 +5,19 @@
 static bool is_primitive(Checker *checker, const Declaration *declaration) {
   PrimitiveWord word;
   if (declaration->kind != DECLARE_OP || !primitive_find(declaration->name.text, &word)) return false;
-  diag_error(checker->diagnostics, declaration->name.where, "`%s` is a primitive and cannot be defined anew", declaration->name.text);
+  diag_error(checker->diagnostics, declaration->name.where, "`%s` is a primitive and cannot be defined anew",
+             declaration->name.text);
   return true;
 }
 
 static void collect(Checker *checker, Declaration *declarations) {
   for (Declaration *declaration = declarations; declaration; declaration = declaration->next) {
-    if (declaration->kind == DECLARE_IMPORT || declaration->kind == DECLARE_SEARCH || is_primitive(checker, declaration)) continue;
+    if (declaration->kind == DECLARE_IMPORT || declaration->kind == DECLARE_SEARCH || is_primitive(checker, declaration))
+      continue;
     const Declaration *there = scope_add(checker->scope, declaration);
     if (!there) continue;
-    diag_error(checker->diagnostics, declaration->name.where, "%s `%s` is declared twice", declaration_word(declaration->kind), declaration->name.text);
+    diag_error(checker->diagnostics, declaration->name.where, "%s `%s` is declared twice", declaration_word(declaration->kind),
+               declaration->name.text);
     diag_note(checker->diagnostics, there->name.where, "the first one is here");
   }
 }
@@ -27,7 +30,8 @@ static Declaration *find_search(Checker *checker, Declaration *declarations) {
     if (search) {
       diag_error(checker->diagnostics, declaration->where, "a file has one `search`");
       diag_note(checker->diagnostics, search->where, "the first one is here");
-    } else search = declaration;
+    } else
+      search = declaration;
   }
   if (!search && !checker->incomplete)
     diag_error(checker->diagnostics, (Span){checker->main, checker->main->size, checker->main->size}, "the file has no `search`");
@@ -96,15 +100,15 @@ static void check_together(Checker *checker, const Found *found) {
   const Search *search = &found->procedure;
   if (search->keep > found->space->keep) {
     const Setting *keep = setting_of(checker, found->search, SETTING_KEEP);
-    diag_error(checker->diagnostics, keep->value->where, "`keep top %d` is more than the %d candidates that a node of `%s` has", search->keep,
-               found->space->keep, found->space->declaration->name.text);
+    diag_error(checker->diagnostics, keep->value->where, "`keep top %d` is more than the %d candidates that a node of `%s` has",
+               search->keep, found->space->keep, found->space->declaration->name.text);
   }
   const DataSet *data = &found->data_set;
   double images = data->train_images * data->train_fraction;
   if (data->train_images && search->batch > images + 1e-6) {
     const Setting *batch = setting_of(checker, found->search, SETTING_BATCH);
-    diag_error(checker->diagnostics, batch->value->where, "a batch of %d is more than the %d images that `%s` trains with", search->batch, (int)images,
-               data->name);
+    diag_error(checker->diagnostics, batch->value->where, "a batch of %d is more than the %d images that `%s` trains with",
+               search->batch, (int)images, data->name);
   }
 }
 
@@ -117,16 +121,20 @@ static Model *build(Checker *checker, const Found *found) {
   model->search = found->procedure;
   if (!build_cells(checker, &found->backbone, found->space, model)) return NULL;
   ModelSyntax *syntax = ARENA_NEW(checker->arena, ModelSyntax);
-  *syntax = (ModelSyntax){checker->scope, found->data, found->space->space, found->space->declaration, found->generator,
-                          found->hypernetwork, found->space, found->backbone};
+  *syntax = (ModelSyntax){checker->scope,   found->data,         found->space->space, found->space->declaration,
+                          found->generator, found->hypernetwork, found->space,        found->backbone};
   model->syntax = syntax;
   return model;
 }
 
 const Model *check_files(const Files *files, Arena *arena, Diagnostics *diagnostics) {
   Checker *checker = ARENA_NEW(arena, Checker);
-  *checker = (Checker){.arena = arena, .diagnostics = diagnostics, .main = files->main, .defaults = files->defaults,
-                       .overrides = files->overrides, .incomplete = files->lost};
+  *checker = (Checker){.arena = arena,
+                       .diagnostics = diagnostics,
+                       .main = files->main,
+                       .defaults = files->defaults,
+                       .overrides = files->overrides,
+                       .incomplete = files->lost};
   size_t count = 0;
   for (const Declaration *declaration = files->declarations; declaration; declaration = declaration->next) count++;
   checker->scope = scope_new(arena, count + 1);

@@ -13,16 +13,16 @@
 
 enum {
   LIMIT_CELLS = 200,
-  LIMIT_NODES = 32,        /* of a cell */
-  LIMIT_CANDIDATES = 64,   /* kept for a node */
+  LIMIT_NODES = 32,      /* of a cell */
+  LIMIT_CANDIDATES = 64, /* kept for a node */
   LIMIT_CHANNELS = 1 << 16,
   LIMIT_SIDE = 1 << 12,
-  LIMIT_IMAGE = 1 << 26,   /* numbers in the activation of one image */
-  LIMIT_STAGES = 200000,   /* primitives of a whole model */
-  LIMIT_WORK = 2000000,    /* steps to instantiate it */
-  LIMIT_HEIGHT = 32,       /* operations defined by operations */
+  LIMIT_IMAGE = 1 << 26, /* numbers in the activation of one image */
+  LIMIT_STAGES = 200000, /* primitives of a whole model */
+  LIMIT_WORK = 2000000,  /* steps to instantiate it */
+  LIMIT_HEIGHT = 32,     /* operations defined by operations */
   LIMIT_CLASSES = 1 << 16,
-  LIMIT_ENTRIES = 256,     /* operations of a space */
+  LIMIT_ENTRIES = 256, /* operations of a space */
   LIMIT_EPOCHS = 1000000,
   LIMIT_BATCH = 1 << 16,
 };
@@ -34,8 +34,8 @@ typedef struct Override {
   Span where;            /* of the target */
   unsigned blocks;       /* the blocks that it may mean */
   SettingKind kind;
-  Setting *setting;      /* a whole setting, or */
-  Argument *argument;    /* one argument of it */
+  Setting *setting;   /* a whole setting, or */
+  Argument *argument; /* one argument of it */
   bool used;
 } Override;
 
@@ -45,16 +45,16 @@ typedef struct Checker {
   Arena *arena;
   Diagnostics *diagnostics;
   Scope *scope;
-  bool incomplete;            /* declarations were lost: an unknown name may be one of them */
+  bool incomplete; /* declarations were lost: an unknown name may be one of them */
   const Source *main;
-  Declaration *defaults;      /* of the standard library's defaults.adwp */
+  Declaration *defaults; /* of the standard library's defaults.adwp */
   Override *overrides;
   const Declaration *used[4]; /* data, hypernetwork, search, generator of the search */
   Span *reported;             /* places of errors that are found anew in each cell */
   size_t reported_count, reported_room;
   int stages, work;
-  int walk;                   /* definitions that are open while operations are checked */
-  bool exhausted;             /* a limit of these two was reported */
+  int walk;       /* definitions that are open while operations are checked */
+  bool exhausted; /* a limit of these two was reported */
 } Checker;
 
 /* What a file's loading gives to the checker. */
@@ -90,10 +90,12 @@ typedef struct Environment { /* what names stand for; 0: has no value here */
 bool check_number(Checker *checker, const Expr *expr, const Parameter *parameters);
 bool evaluate(Checker *checker, const Expr *expr, const Environment *environment, double *value);
 /* `what` begins the message: "batch". */
-bool evaluate_whole(Checker *checker, const Expr *expr, const Environment *environment, int low, int high, const char *what, int *value);
+bool evaluate_whole(Checker *checker, const Expr *expr, const Environment *environment, int low, int high, const char *what,
+                    int *value);
 bool evaluate_real(Checker *checker, const Expr *expr, double low, double high, const char *what, double *value);
 /* `a x b`, or one number for both. */
-bool evaluate_pair(Checker *checker, const Expr *expr, const Environment *environment, int low, int high, const char *what, int value[2]);
+bool evaluate_pair(Checker *checker, const Expr *expr, const Environment *environment, int low, int high, const char *what,
+                   int value[2]);
 
 /* ---- check_ops.c ---- */
 typedef enum PrimitiveWord {
@@ -123,7 +125,7 @@ void check_space(Checker *checker, Declaration *space);
 typedef struct Place { /* where a chain stands: for its stages' names and for messages */
   const char *what;    /* "`sep_conv_3x3(0)` of node 2 in cell 3 (reduction)" */
   Span where;
-  bool predicted;      /* its convolutions' weights are, but where an `own op` says otherwise */
+  bool predicted; /* its convolutions' weights are, but where an `own op` says otherwise */
 } Place;
 
 bool instantiate(Checker *checker, const Expr *chain, const Environment *environment, const Place *place, Shape in, Chain *out);

@@ -5,9 +5,9 @@
 
 typedef struct Format {
   const char *name;
-  Shape image;  /* fixed by the format; 0: free */
-  int classes;  /* the same */
-  bool drawn;   /* has numbers of images */
+  Shape image; /* fixed by the format; 0: free */
+  int classes; /* the same */
+  bool drawn;  /* has numbers of images */
 } Format;
 
 static const Format formats[] = {
@@ -26,8 +26,9 @@ static const Format *read_format(Checker *checker, const Declaration *data) {
     if (!strcmp(formats[i].name, setting->name.text)) return &formats[i];
     suggest_offer(&suggestion, formats[i].name);
   }
-  diag_error(checker->diagnostics, setting->name.where, "unknown format `%s`, which is neither `cifar10-binary` nor `synthetic`%s",
-             setting->name.text, suggest_text(&suggestion, checker->arena));
+  diag_error(checker->diagnostics, setting->name.where,
+             "unknown format `%s`, which is neither `cifar10-binary` nor `synthetic`%s", setting->name.text,
+             suggest_text(&suggestion, checker->arena));
   return NULL;
 }
 
@@ -59,7 +60,8 @@ static bool read_classes(Checker *checker, const Declaration *data, const Format
   if (!check_unit(checker, setting, NULL) || !evaluate_whole(checker, setting->value, NULL, 2, LIMIT_CLASSES, "classes", classes))
     return false;
   if (!format || !format->classes || format->classes == *classes) return true;
-  diag_error(checker->diagnostics, setting->value->where, "`%s` has %d classes, and not %d", format->name, format->classes, *classes);
+  diag_error(checker->diagnostics, setting->value->where, "`%s` has %d classes, and not %d", format->name, format->classes,
+             *classes);
   return false;
 }
 
@@ -77,8 +79,9 @@ static const double *read_channels(Checker *checker, const Declaration *data, Se
   if (!sound) return NULL;
   if (channels && count != channels) {
     bool given = setting_given(checker, data, kind) != NULL;
-    diag_error(checker->diagnostics, given ? value->where : data->name.where, "`%s` must be a list of %d number%s, one a channel of the image%s",
-               setting_word(kind), channels, channels == 1 ? "" : "s", given ? "" : "; the default is CIFAR-10's");
+    diag_error(checker->diagnostics, given ? value->where : data->name.where,
+               "`%s` must be a list of %d number%s, one a channel of the image%s", setting_word(kind), channels,
+               channels == 1 ? "" : "s", given ? "" : "; the default is CIFAR-10's");
     return NULL;
   }
   return numbers;
@@ -90,7 +93,8 @@ static bool read_split(Checker *checker, const Declaration *data, double *train)
   bool sound = evaluate_real(checker, setting->value, 1e-6, 1 - 1e-6, "the share of train", train);
   sound &= evaluate_real(checker, setting->second, 1e-6, 1 - 1e-6, "the share of valid", &valid);
   if (!sound || fabs(*train + valid - 1) < 1e-9) return sound;
-  diag_error(checker->diagnostics, setting->value->where, "the two shares must add up to 100%%, and these make %.10g%%", 100 * (*train + valid));
+  diag_error(checker->diagnostics, setting->value->where, "the two shares must add up to 100%%, and these make %.10g%%",
+             100 * (*train + valid));
   return false;
 }
 
@@ -105,7 +109,8 @@ static bool read_step(Checker *checker, const Declaration *declaration, const Ex
     suggest_offer(&suggestion, words[i]);
   }
   if (at < 0) {
-    diag_error(checker->diagnostics, step->where, "augmentation is made of `crop(pad: 4)`, `flip` and `cutout(16)`%s", suggest_text(&suggestion, checker->arena));
+    diag_error(checker->diagnostics, step->where, "augmentation is made of `crop(pad: 4)`, `flip` and `cutout(16)`%s",
+               suggest_text(&suggestion, checker->arena));
     return false;
   }
   if (at < *stage) {
@@ -124,8 +129,8 @@ static bool read_step(Checker *checker, const Declaration *declaration, const Ex
   if (!bind_arguments(checker, step, &signature, bound)) return false;
   (void)declaration;
   int smaller = data->image.height < data->image.width ? data->image.height : data->image.width;
-  return evaluate_whole(checker, bound[0]->value, NULL, 1, at ? smaller : LIMIT_SIDE, at ? "the side of a cutout" : "the padding of a crop",
-                        at ? &data->cutout : &data->crop_pad);
+  return evaluate_whole(checker, bound[0]->value, NULL, 1, at ? smaller : LIMIT_SIDE,
+                        at ? "the side of a cutout" : "the padding of a crop", at ? &data->cutout : &data->crop_pad);
 }
 
 static bool read_augment(Checker *checker, const Declaration *declaration, DataSet *data) {
@@ -142,12 +147,13 @@ static bool read_augment(Checker *checker, const Declaration *declaration, DataS
 static bool read_images(Checker *checker, const Declaration *declaration, const Format *format, SettingKind kind, int *images) {
   const Setting *given = setting_given(checker, declaration, kind), *setting = setting_of(checker, declaration, kind);
   if (format && !format->drawn && given) {
-    diag_error(checker->diagnostics, given->where, "the files of `%s` say how many images there are; `%s` is for `synthetic`", format->name,
-               setting_word(kind));
+    diag_error(checker->diagnostics, given->where, "the files of `%s` say how many images there are; `%s` is for `synthetic`",
+               format->name, setting_word(kind));
     return false;
   }
   if (format && !format->drawn) return true;
-  return check_unit(checker, setting, "images") && evaluate_whole(checker, setting->value, NULL, 1, 10000000, setting_word(kind), images);
+  return check_unit(checker, setting, "images") &&
+         evaluate_whole(checker, setting->value, NULL, 1, 10000000, setting_word(kind), images);
 }
 
 bool check_data(Checker *checker, const Declaration *declaration, DataSet *data) {

@@ -25,7 +25,8 @@ static bool read_generator_chain(Checker *checker, const Declaration *declaratio
   const Argument *first = only_argument(steps[1]), *last = only_argument(count == 4 ? steps[3] : steps[2]);
   bool relu = count == 4 && is_name(steps[2], "relu");
   if (!is_name(steps[0], "softmax") || !first || !last || !is_name(last->value, "weights") || (count != 3 && !relu)) {
-    diag_error(checker->diagnostics, chain->where, "a generator is `softmax -> fc(64) -> fc(weights)`, with any width, and with `relu` between the two or not");
+    diag_error(checker->diagnostics, chain->where,
+               "a generator is `softmax -> fc(64) -> fc(weights)`, with any width, and with `relu` between the two or not");
     return false;
   }
   *hidden = first->value;
@@ -37,7 +38,9 @@ bool check_generator(Checker *checker, const Declaration *declaration, Generator
   const Expr *hidden = NULL;
   if (!read_generator_chain(checker, declaration, &hidden, &generator->activation)) return false;
   const Setting *setting = setting_given(checker, declaration, SETTING_HIDDEN);
-  if (!evaluate_whole(checker, setting ? setting->value : hidden, NULL, 1, 1 << 14, "the width of a generator", &generator->hidden)) return false;
+  if (!evaluate_whole(checker, setting ? setting->value : hidden, NULL, 1, 1 << 14, "the width of a generator",
+                      &generator->hidden))
+    return false;
   setting = setting_given(checker, declaration, SETTING_ACTIVATION);
   if (!setting) return true;
   generator->activation = is_name(setting->value, "relu") ? ACTIVATION_RELU : ACTIVATION_NONE;
@@ -100,7 +103,8 @@ static bool read_reductions(Checker *checker, const Declaration *declaration, Ba
   backbone->reduction = ARENA_ARRAY(checker->arena, bool, count);
   if (setting->what.text) {
     if (!strcmp(setting->what.text, "none")) return true;
-    diag_error(checker->diagnostics, setting->what.where, "reduction cells are given as `at 1/3 and 2/3`, as `at [2, 5]`, or as `none`");
+    diag_error(checker->diagnostics, setting->what.where,
+               "reduction cells are given as `at 1/3 and 2/3`, as `at [2, 5]`, or as `none`");
     return false;
   }
   bool sound = true;
@@ -113,11 +117,13 @@ static bool read_reductions(Checker *checker, const Declaration *declaration, Ba
         if (known) backbone->reduction[cell] = true;
         sound &= known;
       }
-    } else if (!evaluate_real(checker, at, 0, 1, "the place of a reduction cell, as a share of all cells,", &fraction)) sound = false;
+    } else if (!evaluate_real(checker, at, 0, 1, "the place of a reduction cell, as a share of all cells,", &fraction))
+      sound = false;
     else if (fraction == 1) {
       diag_error(checker->diagnostics, at->where, "no cell is at the end; cells by number are written `at [2, 5]`");
       sound = false;
-    } else backbone->reduction[(int)floor(fraction * count + 1e-9)] = true;
+    } else
+      backbone->reduction[(int)floor(fraction * count + 1e-9)] = true;
   }
   return sound;
 }
@@ -128,7 +134,8 @@ static bool read_channels(Checker *checker, const Declaration *declaration, int 
     diag_error(checker->diagnostics, setting->what.where, "the channels of the first cell are called `C`");
     return false;
   }
-  return check_unit(checker, setting, NULL) && evaluate_whole(checker, setting->value, NULL, 1, LIMIT_CHANNELS, "channels", channels);
+  return check_unit(checker, setting, NULL) &&
+         evaluate_whole(checker, setting->value, NULL, 1, LIMIT_CHANNELS, "channels", channels);
 }
 
 static bool read_predict(Checker *checker, const Declaration *declaration, const Declaration **generator) {
@@ -139,7 +146,8 @@ static bool read_predict(Checker *checker, const Declaration *declaration, const
     return true;
   }
   if (strcmp(setting->what.text, "conv")) {
-    diag_error(checker->diagnostics, setting->what.where, "what is predicted are `conv` weights, as in `predict conv weights by NAME`");
+    diag_error(checker->diagnostics, setting->what.where,
+               "what is predicted are `conv` weights, as in `predict conv weights by NAME`");
     return false;
   }
   *generator = check_name(checker, DECLARE_GENERATOR, setting->name);
@@ -173,7 +181,8 @@ typedef struct Building {
 } Building;
 
 static const char *cell_name(const Building *building, int index) {
-  return arena_printf(building->checker->arena, "cell %d (%s)", index, building->backbone->reduction[index] ? "reduction" : "normal");
+  return arena_printf(building->checker->arena, "cell %d (%s)", index,
+                      building->backbone->reduction[index] ? "reduction" : "normal");
 }
 
 /* The two inputs, brought to C channels and to one side. */
@@ -185,7 +194,8 @@ static bool build_inputs(Building *building, int index, const Shape previous[2],
     bool reduces = i == 0 && after;
     const Expr *chain = reduces ? building->backbone->after : building->backbone->preprocess;
     Environment environment = {.channels = cell->channels, .stride = reduces ? 2 : 1};
-    Place place = {.what = arena_printf(checker->arena, "the preprocessing of input %d of %s", i, cell_name(building, index)), .where = chain->where};
+    Place place = {.what = arena_printf(checker->arena, "the preprocessing of input %d of %s", i, cell_name(building, index)),
+                   .where = chain->where};
     sound &= instantiate(checker, chain, &environment, &place, previous[i], &cell->preprocess[i]);
   }
   if (!sound) return false;
@@ -210,11 +220,13 @@ static bool build_node(Building *building, int index, const Cell *cell, int numb
     *candidate = (Candidate){.operation = pair->entry->name.text, .operation_index = pair->index, .source = pair->source};
     Environment environment = {.channels = cell->channels, .stride = cell->reduction && pair->source < 2 ? 2 : 1};
     Place place = {
-        .what = arena_printf(checker->arena, "`%s(%d)` of node %d in %s", candidate->operation, pair->source, number, cell_name(building, index)),
+        .what = arena_printf(checker->arena, "`%s(%d)` of node %d in %s", candidate->operation, pair->source, number,
+                             cell_name(building, index)),
         .where = pair->where,
         .predicted = true,
     };
-    if (pair->entry->broken || !instantiate(checker, pair->entry->chain, &environment, &place, sources[pair->source], &candidate->chain)) {
+    if (pair->entry->broken ||
+        !instantiate(checker, pair->entry->chain, &environment, &place, sources[pair->source], &candidate->chain)) {
       sound = false;
       continue;
     }
@@ -222,8 +234,8 @@ static bool build_node(Building *building, int index, const Cell *cell, int numb
     known = true;
     if (shape_equal(*out, candidate->chain.out)) continue;
     if (check_first(checker, pair->where))
-      diag_error(checker->diagnostics, pair->where, "%s gives %s, and what is before it gives %s (channels x height x width)", place.what,
-                 shape_text(checker->arena, candidate->chain.out), shape_text(checker->arena, *out));
+      diag_error(checker->diagnostics, pair->where, "%s gives %s, and what is before it gives %s (channels x height x width)",
+                 place.what, shape_text(checker->arena, candidate->chain.out), shape_text(checker->arena, *out));
     sound = false;
   }
   return sound && known;
@@ -244,15 +256,17 @@ static bool build_cell(Building *building, int index, const Shape previous[2], C
     channels += sources[j + 2].channels;
     if (sources[j + 2].height == sources[2].height && sources[j + 2].width == sources[2].width) continue;
     if (check_first(checker, space->nodes[j].pairs[0].where))
-      diag_error(checker->diagnostics, space->nodes[j].pairs[0].where, "node %d of %s is %s, and node 2 is %s: their sides must be equal to be joined",
-                 j + 2, cell_name(building, index), shape_text(checker->arena, sources[j + 2]), shape_text(checker->arena, sources[2]));
+      diag_error(checker->diagnostics, space->nodes[j].pairs[0].where,
+                 "node %d of %s is %s, and node 2 is %s: their sides must be equal to be joined", j + 2,
+                 cell_name(building, index), shape_text(checker->arena, sources[j + 2]), shape_text(checker->arena, sources[2]));
     return false;
   }
   cell->out = sources[2];
   cell->out.channels = (int)channels;
   if (channels <= LIMIT_CHANNELS && channels * cell->out.height * cell->out.width <= LIMIT_IMAGE) return true;
-  diag_error(checker->diagnostics, building->space->declaration->name.where, "the output of %s has %lld channels of %d x %d, which is too large",
-             cell_name(building, index), (long long)channels, cell->out.height, cell->out.width);
+  diag_error(checker->diagnostics, building->space->declaration->name.where,
+             "the output of %s has %lld channels of %d x %d, which is too large", cell_name(building, index), (long long)channels,
+             cell->out.height, cell->out.width);
   return false;
 }
 
@@ -272,7 +286,8 @@ static bool build_head(Building *building, Shape in) {
   Checker *checker = building->checker;
   Model *model = building->model;
   const Expr *head = building->backbone->head;
-  Environment environment = {.channels = model->cells[model->cell_count - 1].channels, .stride = 1, .classes = model->data.classes};
+  Environment environment = {
+      .channels = model->cells[model->cell_count - 1].channels, .stride = 1, .classes = model->data.classes};
   Place place = {.what = "the head", .where = head->where};
   if (!instantiate(checker, head, &environment, &place, in, &model->head)) return false;
   Shape wanted = {model->data.classes, 1, 1};
@@ -298,8 +313,9 @@ bool build_cells(Checker *checker, const Backbone *backbone, const IntensiveSpac
     Cell *cell = &model->cells[l];
     if (backbone->reduction[l]) channels *= 2;
     if (channels > LIMIT_CHANNELS) {
-      diag_error(checker->diagnostics, space->declaration->name.where, "cell %d would have %d channels, and at most %d are allowed: each reduction cell doubles them",
-                 l, channels, LIMIT_CHANNELS);
+      diag_error(checker->diagnostics, space->declaration->name.where,
+                 "cell %d would have %d channels, and at most %d are allowed: each reduction cell doubles them", l, channels,
+                 LIMIT_CHANNELS);
       return false;
     }
     cell->channels = channels;

@@ -19,8 +19,8 @@ static const Entry *find_entry(Reading *reading, Name name, int *index) {
     suggest_offer(&suggestion, entry->name.text);
   }
   if (!reading->checker->incomplete && !reading->space->damaged)
-    diag_error(reading->checker->diagnostics, name.where, "space `%s` has no operation `%s`%s", reading->space->name.text, name.text,
-               suggest_text(&suggestion, reading->checker->arena));
+    diag_error(reading->checker->diagnostics, name.where, "space `%s` has no operation `%s`%s", reading->space->name.text,
+               name.text, suggest_text(&suggestion, reading->checker->arena));
   return NULL;
 }
 
@@ -43,7 +43,8 @@ static void read_node(Reading *reading, const NodeSyntax *syntax, int number, No
   int room = 0;
   for (const Expr *item = syntax->items; item; item = item->next) room++;
   if (room > LIMIT_CANDIDATES) {
-    diag_error(checker->diagnostics, syntax->where, "a node has at most %d candidates, and this one has %d", LIMIT_CANDIDATES, room);
+    diag_error(checker->diagnostics, syntax->where, "a node has at most %d candidates, and this one has %d", LIMIT_CANDIDATES,
+               room);
     reading->sound = false;
     return;
   }
@@ -65,8 +66,8 @@ static void read_node(Reading *reading, const NodeSyntax *syntax, int number, No
     node->pairs[node->count++] = pair;
   }
   if (reading->keep && room != reading->keep) {
-    diag_error(checker->diagnostics, syntax->where, "node %d has %d candidate%s, and `%s` keeps %d", number, room, room == 1 ? "" : "s",
-               reading->intensive->name.text, reading->keep);
+    diag_error(checker->diagnostics, syntax->where, "node %d has %d candidate%s, and `%s` keeps %d", number, room,
+               room == 1 ? "" : "s", reading->intensive->name.text, reading->keep);
     reading->sound = false;
   }
 }
@@ -85,10 +86,13 @@ static void read_cell(Reading *reading, const CellSyntax *syntax, CellSpace *cel
   cell->nodes = ARENA_ARRAY(checker->arena, NodeSpace, room);
   for (const NodeSyntax *node = syntax->nodes; node; node = node->next) {
     int number = cell->count + 2, written = 0;
-    if (!evaluate_whole(checker, node->number, NULL, 0, LIMIT_NODES + 1, "a node's number", &written)) reading->sound = false;
+    if (!evaluate_whole(checker, node->number, NULL, 0, LIMIT_NODES + 1, "a node's number", &written))
+      reading->sound = false;
     else if (written != number && !syntax->damaged) {
-      diag_error(checker->diagnostics, node->where, "node %d is wanted here, and this is node %d: nodes 0 and 1 are the cell's inputs, and the others stand in order",
-                 number, written);
+      diag_error(
+          checker->diagnostics, node->where,
+          "node %d is wanted here, and this is node %d: nodes 0 and 1 are the cell's inputs, and the others stand in order",
+          number, written);
       reading->sound = false;
       number = written;
     }
@@ -107,15 +111,16 @@ const IntensiveSpace *check_intensive(Checker *checker, Declaration *intensive) 
   for (const CellSyntax *cell = intensive->cells; cell; cell = cell->next) {
     int kind = !strcmp(cell->name.text, "normal") ? 0 : !strcmp(cell->name.text, "reduction") ? 1 : -1;
     if (kind < 0 || space->kinds[kind].given) {
-      diag_error(checker->diagnostics, cell->name.where, kind < 0 ? "a cell is `normal` or `reduction`, and not `%s`" : "`%s` is there twice",
-                 cell->name.text);
+      diag_error(checker->diagnostics, cell->name.where,
+                 kind < 0 ? "a cell is `normal` or `reduction`, and not `%s`" : "`%s` is there twice", cell->name.text);
       reading.sound = false;
       continue;
     }
     read_cell(&reading, cell, &space->kinds[kind]);
   }
   if (!intensive->cells && !intensive->damaged) {
-    diag_error(checker->diagnostics, intensive->name.where, "`%s` has neither a `normal` nor a `reduction` cell", intensive->name.text);
+    diag_error(checker->diagnostics, intensive->name.where, "`%s` has neither a `normal` nor a `reduction` cell",
+               intensive->name.text);
     reading.sound = false;
   }
   return reading.sound ? space : NULL;

@@ -15,7 +15,8 @@ static const PrimitiveRow primitives[WORD_COUNT] = {
 };
 
 /* The names of arguments, each as a string of its own: `primitives.def` writes them divided by spaces. */
-static const char *const argument_names[] = {"kernel", "channels", "stride", "dilation", "pad", "groups", "affine", "y", "x", "features", "..."};
+static const char *const argument_names[] = {"kernel", "channels", "stride", "dilation", "pad", "groups",
+                                             "affine", "y",        "x",      "features", "..."};
 
 bool primitive_find(const char *name, PrimitiveWord *word) {
   for (int i = 0; i < WORD_COUNT; i++) {
@@ -95,12 +96,13 @@ bool bind_arguments(Checker *checker, const Expr *call, const Signature *signatu
     } else if (bound[place]) {
       diag_error(checker->diagnostics, argument->value->where, "`%s` is given twice", signature->arguments[place++]);
       sound = false;
-    } else bound[place++] = argument;
+    } else
+      bound[place++] = argument;
   }
   for (int i = 0; i < signature->required && sound; i++) {
     if (bound[i]) continue;
-    diag_error(checker->diagnostics, call->name.where, "`%s(%s)` lacks its argument `%s`", signature->name, listed(checker, signature),
-               signature->arguments[i]);
+    diag_error(checker->diagnostics, call->name.where, "`%s(%s)` lacks its argument `%s`", signature->name,
+               listed(checker, signature), signature->arguments[i]);
     sound = false;
   }
   return sound;
@@ -147,8 +149,11 @@ static bool check_call(Checker *checker, const Expr *call, const Signature *sign
   if (signature->variadic) return check_branches(checker, call, signature, parameters);
   const Argument *bound[MOST_ARGUMENTS];
   bool sound = bind_arguments(checker, call, signature, bound);
-  for (int i = 0; i < signature->count; i++)
-    if (bound[i]) sound &= check_schedule(checker, bound[i]) & check_argument(checker, signature->arguments[i], bound[i]->value, parameters);
+  for (int i = 0; i < signature->count; i++) {
+    if (!bound[i]) continue;
+    sound &= check_schedule(checker, bound[i]);
+    sound &= check_argument(checker, signature->arguments[i], bound[i]->value, parameters);
+  }
   return sound;
 }
 
@@ -156,7 +161,7 @@ static bool unknown_operation(Checker *checker, Name name) {
   if (checker->incomplete) return false;
   Suggestion suggestion = suggest_start(name.text);
   for (int i = 0; i < WORD_COUNT; i++) suggest_offer(&suggestion, primitives[i].name);
-  scope_suggest(checker->scope, DECLARE_OP, &suggestion);
+  if (!diag_full(checker->diagnostics)) scope_suggest(checker->scope, DECLARE_OP, &suggestion);
   diag_error(checker->diagnostics, name.where, "unknown operation `%s`%s", name.text, suggest_text(&suggestion, checker->arena));
   return false;
 }
@@ -164,7 +169,8 @@ static bool unknown_operation(Checker *checker, Name name) {
 static bool check_operation(Checker *checker, Expr *expr, const Parameter *parameters) {
   PrimitiveWord word;
   Signature signature;
-  if (primitive_find(expr->name.text, &word)) signature = primitive_signature(word);
+  if (primitive_find(expr->name.text, &word))
+    signature = primitive_signature(word);
   else {
     Declaration *op = scope_find(checker->scope, DECLARE_OP, expr->name.text);
     if (!op) return unknown_operation(checker, expr->name);
@@ -251,8 +257,8 @@ void check_op(Checker *checker, Declaration *op) {
   checker->walk--;
   if (op->height > LIMIT_HEIGHT || checker->walk > LIMIT_HEIGHT) {
     if (!op->broken || checker->walk == LIMIT_HEIGHT + 1)
-      diag_error(checker->diagnostics, op->name.where, "operation `%s` is defined through more than %d others, one inside another",
-                 op->name.text, LIMIT_HEIGHT);
+      diag_error(checker->diagnostics, op->name.where,
+                 "operation `%s` is defined through more than %d others, one inside another", op->name.text, LIMIT_HEIGHT);
     op->broken = true;
   }
   op->mark = 2;

@@ -2,9 +2,11 @@
 
 #include <string.h>
 
-static bool read_whole(Checker *checker, const Declaration *search, SettingKind kind, int low, int high, const char *unit, int *value) {
+static bool read_whole(Checker *checker, const Declaration *search, SettingKind kind, int low, int high, const char *unit,
+                       int *value) {
   const Setting *setting = setting_of(checker, search, kind);
-  return check_unit(checker, setting, unit) && evaluate_whole(checker, setting->value, NULL, low, high, setting_word(kind), value);
+  return check_unit(checker, setting, unit) &&
+         evaluate_whole(checker, setting->value, NULL, low, high, setting_word(kind), value);
 }
 
 /* train <= cross.start <= cross.end <= total. */
@@ -28,7 +30,8 @@ static bool read_epochs(Checker *checker, const Declaration *declaration, Search
   if (!sound || backwards) return false;
   if (search->train >= search->total) {
     const Setting *train = setting_of(checker, declaration, SETTING_TRAIN);
-    diag_error(checker->diagnostics, train->value->where, "no epoch is left for the search: train is %d and total %d", search->train, search->total);
+    diag_error(checker->diagnostics, train->value->where, "no epoch is left for the search: train is %d and total %d",
+               search->train, search->total);
     return false;
   }
   if (none) {
@@ -55,8 +58,8 @@ static const Expr *read_call(Checker *checker, const Declaration *search, Settin
   const Argument *bound[MOST_ARGUMENTS];
   for (const Argument *argument = call->arguments; argument; argument = argument->next) {
     if (argument->name.text) continue;
-    diag_error(checker->diagnostics, argument->value->where, "the arguments of `%s` are written with their names, as in `%s: ...`",
-               signature->name, signature->arguments[0]);
+    diag_error(checker->diagnostics, argument->value->where,
+               "the arguments of `%s` are written with their names, as in `%s: ...`", signature->name, signature->arguments[0]);
     return NULL;
   }
   return bind_arguments(checker, call, signature, bound) ? call : NULL;
@@ -117,8 +120,8 @@ static bool read_betas(Reader *reader, Search *search) {
     diag_error(checker->diagnostics, list->where, "betas are two numbers, as in `[0.5, 0.999]`");
     return false;
   }
-  return evaluate_real(checker, list->items, 0, 1 - 1e-9, "a beta", &search->alpha_beta1) &
-         evaluate_real(checker, list->items->next, 0, 1 - 1e-9, "a beta", &search->alpha_beta2);
+  bool sound = evaluate_real(checker, list->items, 0, 1 - 1e-9, "a beta", &search->alpha_beta1);
+  return evaluate_real(checker, list->items->next, 0, 1 - 1e-9, "a beta", &search->alpha_beta2) && sound;
 }
 
 static bool read_alpha(Checker *checker, const Declaration *declaration, Search *search) {

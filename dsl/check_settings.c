@@ -83,9 +83,13 @@ void check_twice(Checker *checker, const Declaration *block) {
 
 bool check_unit(Checker *checker, const Setting *setting, const char *unit) {
   if (!setting->unit.text || (unit && !strncmp(setting->unit.text, unit, strlen(setting->unit.text)))) return true;
-  if (unit) diag_error(checker->diagnostics, setting->unit.where, "`%s` is measured in %s", setting_word(setting->kind), unit);
-  else diag_error(checker->diagnostics, setting->unit.where, "`%s` has no unit", setting_word(setting->kind));
+  if (unit)
+    diag_error(checker->diagnostics, setting->unit.where, "`%s` is measured in %s", setting_word(setting->kind), unit);
+  else
+    diag_error(checker->diagnostics, setting->unit.where, "`%s` has no unit", setting_word(setting->kind));
   return false;
 }
 
-bool is_name(const Expr *expr, const char *name) { return expr && expr->kind == EXPR_NAME && !strcmp(expr->name.text, name); }
+bool is_name(const Expr *expr, const char *name) {
+  return expr && expr->kind == EXPR_NAME && !strcmp(expr->name.text, name);
+}

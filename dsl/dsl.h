@@ -8,7 +8,8 @@
 #include <stddef.h>
 
 typedef struct DslOptions {
-  const char *const *settings; /* "search.train=3": a declaration's kind or name, then the setting; values as the file writes them */
+  const char *const
+      *settings; /* "search.train=3": a declaration's kind or name, then the setting; values as the file writes them */
   size_t setting_count;
 } DslOptions;
 

@@ -3,7 +3,9 @@
 #include <math.h>
 #include <string.h>
 
-static bool is_place_name(const char *name) { return !strcmp(name, "C") || !strcmp(name, "S") || !strcmp(name, "classes"); }
+static bool is_place_name(const char *name) {
+  return !strcmp(name, "C") || !strcmp(name, "S") || !strcmp(name, "classes");
+}
 
 static bool unknown_value(Checker *checker, Name name, const Parameter *parameters) {
   Suggestion suggestion = suggest_start(name.text);
@@ -12,7 +14,8 @@ static bool unknown_value(Checker *checker, Name name, const Parameter *paramete
   suggest_offer(&suggestion, "C");
   suggest_offer(&suggestion, "S");
   suggest_offer(&suggestion, "classes");
-  diag_error(checker->diagnostics, name.where, "`%s` stands for no number here%s", name.text, suggest_text(&suggestion, checker->arena));
+  diag_error(checker->diagnostics, name.where, "`%s` stands for no number here%s", name.text,
+             suggest_text(&suggestion, checker->arena));
   return false;
 }
 
@@ -43,8 +46,10 @@ static bool evaluate_name(Checker *checker, const Expr *expr, const Environment 
     *value = environment->values[index];
     return true;
   }
-  int known = !strcmp(name, "C") ? environment->channels : !strcmp(name, "S") ? environment->stride
-            : !strcmp(name, "classes") ? environment->classes : -1;
+  int known = !strcmp(name, "C")         ? environment->channels
+              : !strcmp(name, "S")       ? environment->stride
+              : !strcmp(name, "classes") ? environment->classes
+                                         : -1;
   if (known < 0) return unknown_value(checker, expr->name, environment->parameters);
   if (!known) {
     if (check_first(checker, expr->where)) diag_error(checker->diagnostics, expr->where, "`%s` has no value here", name);
@@ -69,10 +74,14 @@ bool evaluate(Checker *checker, const Expr *expr, const Environment *environment
     return true;
   case EXPR_BINARY:
     if (!evaluate(checker, expr->left, environment, &left) || !evaluate(checker, expr->right, environment, &right)) return false;
-    *value = expr->operator == '+' ? left + right : expr->operator == '-' ? left - right : expr->operator == '*' ? left * right : left / right;
+    *value = expr->operator== '+'   ? left + right
+             : expr->operator== '-' ? left - right
+             : expr->operator== '*' ? left * right
+                                    : left / right;
     if (isfinite(*value)) return true;
     if (check_first(checker, expr->where))
-      diag_error(checker->diagnostics, expr->where, right == 0 && expr->operator == '/' ? "this divides by zero" : "this number is too large");
+      diag_error(checker->diagnostics, expr->where,
+                 right == 0 && expr->operator== '/' ? "this divides by zero" : "this number is too large");
     return false;
   case EXPR_DAMAGED: return false;
   default:
@@ -81,7 +90,8 @@ bool evaluate(Checker *checker, const Expr *expr, const Environment *environment
   }
 }
 
-bool evaluate_whole(Checker *checker, const Expr *expr, const Environment *environment, int low, int high, const char *what, int *value) {
+bool evaluate_whole(Checker *checker, const Expr *expr, const Environment *environment, int low, int high, const char *what,
+                    int *value) {
   static const Environment nothing = {0};
   double number = 0;
   if (!evaluate(checker, expr, environment ? environment : &nothing, &number)) return false;
@@ -90,7 +100,8 @@ bool evaluate_whole(Checker *checker, const Expr *expr, const Environment *envir
     return true;
   }
   if (check_first(checker, expr->where))
-    diag_error(checker->diagnostics, expr->where, "%s must be a whole number within %d..%d, and this is %.10g", what, low, high, number);
+    diag_error(checker->diagnostics, expr->where, "%s must be a whole number within %d..%d, and this is %.10g", what, low, high,
+               number);
   return false;
 }
 
@@ -102,7 +113,8 @@ bool evaluate_real(Checker *checker, const Expr *expr, double low, double high, 
   return false;
 }
 
-bool evaluate_pair(Checker *checker, const Expr *expr, const Environment *environment, int low, int high, const char *what, int value[2]) {
+bool evaluate_pair(Checker *checker, const Expr *expr, const Environment *environment, int low, int high, const char *what,
+                   int value[2]) {
   if (expr->kind != EXPR_SIZE) {
     if (!evaluate_whole(checker, expr, environment, low, high, what, &value[0])) return false;
     value[1] = value[0];
@@ -110,7 +122,8 @@ bool evaluate_pair(Checker *checker, const Expr *expr, const Environment *enviro
   }
   const Expr *first = expr->items, *second = first->next;
   if (second->next) {
-    if (check_first(checker, expr->where)) diag_error(checker->diagnostics, expr->where, "%s has two sides, height x width", what);
+    if (check_first(checker, expr->where))
+      diag_error(checker->diagnostics, expr->where, "%s has two sides, height x width", what);
     return false;
   }
   return evaluate_whole(checker, first, environment, low, high, what, &value[0]) &&

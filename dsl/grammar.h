@@ -16,7 +16,7 @@ Argument *make_argument(Parse *parse, Name name, Expr *value, Name schedule);
 Setting *make_setting(Parse *parse, Word word, Expr *value);
 Parameter *make_parameter(Parse *parse, Name name);
 Case *make_case(Parse *parse, Comparison *when, Expr *chain);
-Comparison *make_comparison(Parse *parse, Expr *left, char operator, Expr *right);
+Comparison *make_comparison(Parse *parse, Expr *left, char operator, Expr * right);
 Entry *make_entry(Parse *parse, Name name, Expr *chain);
 CellSyntax *make_cell(Parse *parse, Name name, Chained nodes);
 NodeSyntax *make_node(Parse *parse, Span where, Expr *number, Expr *items);
@@ -31,6 +31,7 @@ void unknown_setting(Parse *parse, Name name); /* says so, and skips its value *
 void parse_skip_setting(Parse *parse, int lookahead, bool has_lookahead, bool *keep);
 void parse_skip_entry(Parse *parse, int lookahead, bool has_lookahead, bool *keep);
 void parse_skip_node(Parse *parse, int lookahead, bool has_lookahead, bool *keep);
+void parse_skip_bracket(Parse *parse, int lookahead, bool has_lookahead, bool *keep); /* to the closing one */
 void parse_skip_declaration(Parse *parse, int lookahead, bool has_lookahead, bool *keep);
 
 void dsl_parse_error(const Span *where, Parse *parse, const char *message);

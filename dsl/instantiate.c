@@ -21,9 +21,13 @@ typedef struct Expansion {
 
 typedef VECTOR(Stage) Stages;
 
-bool shape_equal(Shape a, Shape b) { return a.channels == b.channels && a.height == b.height && a.width == b.width; }
+bool shape_equal(Shape a, Shape b) {
+  return a.channels == b.channels && a.height == b.height && a.width == b.width;
+}
 
-const char *shape_text(Arena *arena, Shape shape) { return arena_printf(arena, "%d x %d x %d", shape.channels, shape.height, shape.width); }
+const char *shape_text(Arena *arena, Shape shape) {
+  return arena_printf(arena, "%d x %d x %d", shape.channels, shape.height, shape.width);
+}
 
 static bool expand(Expansion *expansion, const Expr *expr, const Environment *environment, bool own, Shape *shape, Stages *out);
 
@@ -32,8 +36,9 @@ static bool refuse(Expansion *expansion, Span where, const Environment *environm
   Checker *checker = expansion->checker;
   if (!check_first(checker, where)) return false;
   diag_error(checker->diagnostics, where, "%s", message);
-  diag_note(checker->diagnostics, expansion->place->where, "in %s, with C = %d, S = %d and an input of %s (channels x height x width)",
-            expansion->place->what, environment->channels, environment->stride, shape_text(checker->arena, in));
+  diag_note(checker->diagnostics, expansion->place->where,
+            "in %s, with C = %d, S = %d and an input of %s (channels x height x width)", expansion->place->what,
+            environment->channels, environment->stride, shape_text(checker->arena, in));
   return false;
 }
 
@@ -54,27 +59,31 @@ static bool noted(Expansion *expansion, const Environment *environment, int erro
   return false;
 }
 
-static bool whole(Expansion *expansion, const Argument *argument, const Environment *environment, int low, int high, const char *what,
-                  int *value) {
+static bool whole(Expansion *expansion, const Argument *argument, const Environment *environment, int low, int high,
+                  const char *what, int *value) {
   int before = expansion->checker->diagnostics->errors;
   return !argument || evaluate_whole(expansion->checker, argument->value, environment, low, high, what, value) ||
          noted(expansion, environment, before);
 }
 
-static bool pair(Expansion *expansion, const Argument *argument, const Environment *environment, int low, const char *what, int value[2]) {
+static bool pair(Expansion *expansion, const Argument *argument, const Environment *environment, int low, const char *what,
+                 int value[2]) {
   int before = expansion->checker->diagnostics->errors;
   return !argument || evaluate_pair(expansion->checker, argument->value, environment, low, SHAPE_MAX_KERNEL, what, value) ||
          noted(expansion, environment, before);
 }
 
-static const char *numbered(Arena *arena, const char *prefix, int *count) { return arena_printf(arena, "%s%d", prefix, ++*count); }
+static const char *numbered(Arena *arena, const char *prefix, int *count) {
+  return arena_printf(arena, "%s%d", prefix, ++*count);
+}
 
 typedef struct WindowArguments {
   const Argument *kernel, *channels, *stride, *dilation, *pad, *groups;
 } WindowArguments;
 
 /* Fills in a convolution's or a pool's window and the result's shape. */
-static bool window(Expansion *expansion, const Expr *call, const Environment *environment, const WindowArguments *given, Stage *stage) {
+static bool window(Expansion *expansion, const Expr *call, const Environment *environment, const WindowArguments *given,
+                   Stage *stage) {
   int kernel[2] = {1, 1}, stride[2] = {1, 1}, pad[2];
   int64_t same[2], side[2];
   Err err;
@@ -83,7 +92,8 @@ static bool window(Expansion *expansion, const Expr *call, const Environment *en
   if (!pair(expansion, given->stride, environment, 1, "a stride", stride)) return false;
   if (!whole(expansion, given->dilation, environment, 1, SHAPE_MAX_KERNEL, "a dilation", &stage->dilation)) return false;
   for (int i = 0; i < 2 && !given->pad; i++) {
-    if (!shape_same_pad(kernel[i], stage->dilation, &same[i], &err)) return refuse(expansion, call->where, environment, stage->in, err.text);
+    if (!shape_same_pad(kernel[i], stage->dilation, &same[i], &err))
+      return refuse(expansion, call->where, environment, stage->in, err.text);
     pad[i] = (int)same[i];
   }
   if (!pair(expansion, given->pad, environment, 0, "a padding", pad)) return false;
@@ -113,21 +123,27 @@ static bool convolution(Expansion *expansion, const Expr *call, PrimitiveWord wo
     return refuse(expansion, call->where, environment, stage->in, err.text);
   Arena *arena = expansion->checker->arena;
   bool pointwise = stage->kernel_y == 1 && stage->kernel_x == 1;
-  if (word == WORD_DEPTHWISE || stage->groups > 1) stage->name = numbered(arena, "dw", &expansion->names.dw);
-  else if (pointwise) stage->name = numbered(arena, "pw", &expansion->names.pw);
-  else stage->name = numbered(arena, "conv", &expansion->names.conv);
+  if (word == WORD_DEPTHWISE || stage->groups > 1)
+    stage->name = numbered(arena, "dw", &expansion->names.dw);
+  else if (pointwise)
+    stage->name = numbered(arena, "pw", &expansion->names.pw);
+  else
+    stage->name = numbered(arena, "conv", &expansion->names.conv);
   stage->generated = expansion->place->predicted && !own;
   return true;
 }
 
-static bool shift(Expansion *expansion, const Expr *call, const Argument *const bound[], const Environment *environment, Stage *stage) {
+static bool shift(Expansion *expansion, const Expr *call, const Argument *const bound[], const Environment *environment,
+                  Stage *stage) {
   int64_t side;
   Err err;
   if (!whole(expansion, bound[0], environment, 0, SHAPE_MAX_KERNEL, "a shift", &stage->shift_y)) return false;
   if (!whole(expansion, bound[1], environment, 0, SHAPE_MAX_KERNEL, "a shift", &stage->shift_x)) return false;
-  if (!shape_shift_side(stage->in.height, stage->shift_y, &side, &err)) return refuse(expansion, call->where, environment, stage->in, err.text);
+  if (!shape_shift_side(stage->in.height, stage->shift_y, &side, &err))
+    return refuse(expansion, call->where, environment, stage->in, err.text);
   stage->out.height = (int)side;
-  if (!shape_shift_side(stage->in.width, stage->shift_x, &side, &err)) return refuse(expansion, call->where, environment, stage->in, err.text);
+  if (!shape_shift_side(stage->in.width, stage->shift_x, &side, &err))
+    return refuse(expansion, call->where, environment, stage->in, err.text);
   stage->out.width = (int)side;
   return true;
 }
@@ -140,7 +156,8 @@ static Chain finish_chain(Arena *arena, Stages *stages, Shape in, Shape out) {
   return chain;
 }
 
-static bool expand_branch(Expansion *expansion, const Expr *expr, const Environment *environment, bool own, Shape in, Chain *out) {
+static bool expand_branch(Expansion *expansion, const Expr *expr, const Environment *environment, bool own, Shape in,
+                          Chain *out) {
   Stages stages = {0};
   Shape shape = in;
   bool sound = expand(expansion, expr, environment, own, &shape, &stages);
@@ -172,7 +189,8 @@ static bool branches(Expansion *expansion, const Expr *call, const Environment *
   stage->out = chains[0]->out;
   if (!concat) return true;
   if (channels > LIMIT_CHANNELS)
-    return refuse(expansion, call->where, environment, stage->in, arena_printf(arena, "the result has more than %d channels", LIMIT_CHANNELS));
+    return refuse(expansion, call->where, environment, stage->in,
+                  arena_printf(arena, "the result has more than %d channels", LIMIT_CHANNELS));
   stage->out.channels = (int)channels;
   return true;
 }
@@ -188,9 +206,11 @@ static bool zero(Expansion *expansion, const Expr *call, const Environment *envi
   return true;
 }
 
-static bool linear(Expansion *expansion, const Expr *call, const Argument *features, const Environment *environment, Stage *stage) {
+static bool linear(Expansion *expansion, const Expr *call, const Argument *features, const Environment *environment,
+                   Stage *stage) {
   if (stage->in.height != 1 || stage->in.width != 1)
-    return refuse(expansion, call->where, environment, stage->in, "`linear` takes features, not an image; put `global_avg_pool` before it");
+    return refuse(expansion, call->where, environment, stage->in,
+                  "`linear` takes features, not an image; put `global_avg_pool` before it");
   Err err;
   if (!whole(expansion, features, environment, 1, LIMIT_CHANNELS, "features", &stage->out.channels)) return false;
   if (!shape_convolution_weight(stage->in.channels, stage->out.channels, 1, 1, 1, &err))
@@ -262,15 +282,19 @@ static bool holds(Expansion *expansion, const Comparison *when, const Environmen
     double left, right;
     if (!evaluate(expansion->checker, when->left, environment, &left)) return false;
     if (!evaluate(expansion->checker, when->right, environment, &right)) return false;
-    bool one = when->operator == '=' ? left == right : when->operator == '!' ? left != right : when->operator == '<' ? left < right
-             : when->operator == '>' ? left > right : when->operator == 'l' ? left <= right : left >= right;
+    bool one = when->operator== '='   ? left == right
+               : when->operator== '!' ? left != right
+               : when->operator== '<' ? left < right
+               : when->operator== '>' ? left > right
+               : when->operator== 'l' ? left <= right
+                                      : left >= right;
     *value &= one;
   }
   return true;
 }
 
-static bool expand_op(Expansion *expansion, const Expr *call, const Declaration *op, const Environment *environment, bool own, Shape *shape,
-                      Stages *out) {
+static bool expand_op(Expansion *expansion, const Expr *call, const Declaration *op, const Environment *environment, bool own,
+                      Shape *shape, Stages *out) {
   if (op->broken) return false;
   Signature signature = {.name = op->name.text};
   for (const Parameter *parameter = op->parameters; parameter; parameter = parameter->next)

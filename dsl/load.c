@@ -49,7 +49,8 @@ static bool plain_name(const char *name, size_t length) {
   if (length < 6 || length > LONGEST_IMPORT || name[0] == '.' || strcmp(name + length - 5, ".adwp")) return false;
   for (size_t i = 0; i < length; i++) {
     char c = name[i];
-    bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.' || c == '+';
+    bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.' ||
+                 c == '+';
     if (!plain) return false;
   }
   return true;
@@ -78,20 +79,24 @@ static const Source *open_import(Loader *loader, Name name, bool from_standard, 
   if (file) return new_source(loader, arena_printf(loader->arena, "standard library/%s", file->name), file->text, file->size);
   Suggestion suggestion = suggest_start(name.text);
   for (size_t i = 0; i < standard_file_count; i++) suggest_offer(&suggestion, standard_files[i].name);
-  diag_error(loader->diagnostics, name.where, "cannot find `%s` in %s%s%s", name.text, loader->folder && !from_standard ? "the folder of this file or in " : "",
-             "the standard library", suggest_text(&suggestion, loader->arena));
+  diag_error(loader->diagnostics, name.where, "cannot find `%s` in %s%s%s", name.text,
+             loader->folder && !from_standard ? "the folder of this file or in " : "", "the standard library",
+             suggest_text(&suggestion, loader->arena));
   return NULL;
 }
 
 static void load_import(Loader *loader, Name name, bool from_standard) {
   size_t length = name.where.end - name.where.begin;
   if (length < 2 || memchr(name.where.source->text + name.where.begin, 0, length) || !plain_name(name.text, strlen(name.text))) {
-    diag_error(loader->diagnostics, name.where, "an import is the plain name of an .adwp file in this file's folder or in the standard library, as in \"darts.adwp\"");
+    diag_error(
+        loader->diagnostics, name.where,
+        "an import is the plain name of an .adwp file in this file's folder or in the standard library, as in \"darts.adwp\"");
     return;
   }
   for (int i = 0; i < loader->count; i++) {
     if (strcmp(loader->loaded[i].name, name.text) || (from_standard && !loader->loaded[i].standard)) continue;
-    if (loader->loaded[i].open) diag_error(loader->diagnostics, name.where, "these imports run in a circle: `%s` is being read already", name.text);
+    if (loader->loaded[i].open)
+      diag_error(loader->diagnostics, name.where, "these imports run in a circle: `%s` is being read already", name.text);
     return;
   }
   if (loader->count == MOST_FILES) {
@@ -131,7 +136,8 @@ static const Model *load(Loader *loader, const Source *source, const char *name,
       .main = source,
       .declarations = loader->declarations.head,
       .defaults = parse_file(standard, loader->arena, loader->diagnostics, &loader->lost),
-      .overrides = read_overrides(options ? options->settings : NULL, options ? options->setting_count : 0, loader->arena, loader->diagnostics),
+      .overrides = read_overrides(options ? options->settings : NULL, options ? options->setting_count : 0, loader->arena,
+                                  loader->diagnostics),
       .lost = loader->lost,
   };
   return check_files(&files, loader->arena, loader->diagnostics);
@@ -160,6 +166,7 @@ const Model *dsl_load_text(const char *name, const char *text, size_t size, cons
     diag_error(diagnostics, (Span){0}, "%s has %zu bytes, and at most %d are allowed", name, size, PARSE_MAX_BYTES);
     return NULL;
   }
-  const Source *source = new_source(&loader, arena_copy_string(arena, name, strlen(name)), arena_copy_string(arena, text, size), size);
+  const Source *source =
+      new_source(&loader, arena_copy_string(arena, name, strlen(name)), arena_copy_string(arena, text, size), size);
   return load(&loader, source, "", options); /* nothing can import a text */
 }

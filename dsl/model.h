@@ -19,29 +19,29 @@ typedef struct Shape {
 
 typedef enum Primitive {
   PRIMITIVE_IDENTITY,
-  PRIMITIVE_ZERO,     /* zeros of shape `out` */
+  PRIMITIVE_ZERO, /* zeros of shape `out` */
   PRIMITIVE_RELU,
-  PRIMITIVE_CONV,     /* dense, depthwise, pointwise and grouped alike; no bias */
-  PRIMITIVE_BN,       /* eps 1e-5; `affine` adds scale and shift */
+  PRIMITIVE_CONV, /* dense, depthwise, pointwise and grouped alike; no bias */
+  PRIMITIVE_BN,   /* eps 1e-5; `affine` adds scale and shift */
   PRIMITIVE_MAX_POOL,
   PRIMITIVE_AVG_POOL, /* the mean over the pixels inside the image */
   PRIMITIVE_SHIFT,    /* x[shift_y:, shift_x:] */
   PRIMITIVE_CONCAT,   /* of `branches`, along channels; each branch reads this stage's input */
   PRIMITIVE_ADD,      /* of `branches` */
   PRIMITIVE_GLOBAL_AVG_POOL,
-  PRIMITIVE_LINEAR,   /* with bias */
+  PRIMITIVE_LINEAR, /* with bias */
 } Primitive;
 
 typedef struct Chain Chain;
 
 typedef struct Stage {
   Primitive kind;
-  const char *name;          /* unique within its Chain; "dw1", "pw2", "conv1", "bn1", "linear1": what its parameters are named after */
+  const char *name; /* unique within its Chain; "dw1", "pw2", "conv1", "bn1", "linear1": what its parameters are named after */
   Shape in, out;
   int kernel_y, kernel_x, stride_y, stride_x, dilation, pad_y, pad_x, groups; /* convolutions and pools */
   int shift_y, shift_x;
-  bool affine;               /* BN */
-  bool generated;            /* this convolution's weight is predicted by a GeneratingBlock of its own */
+  bool affine;                  /* BN */
+  bool generated;               /* this convolution's weight is predicted by a GeneratingBlock of its own */
   const Chain *const *branches; /* concat, add; stage names are unique over all branches together */
   int branch_count;
   Span where;
@@ -84,14 +84,14 @@ typedef struct Generator {
 
 typedef struct DataSet {
   const char *name;
-  const char *format;    /* "cifar10-binary" | "synthetic" */
+  const char *format; /* "cifar10-binary" | "synthetic" */
   Shape image;
   int classes;
   const double *mean, *std; /* one a channel, of x/255 */
-  double train_fraction; /* the first part of each class in file order is x_train, the rest x_val */
-  int crop_pad;          /* 0: no crop */
+  double train_fraction;    /* the first part of each class in file order is x_train, the rest x_val */
+  int crop_pad;             /* 0: no crop */
   bool flip;
-  int cutout;            /* 0: none, else the side of the square */
+  int cutout;                    /* 0: none, else the side of the square */
   int train_images, test_images; /* synthetic: how many are drawn for train + valid, and for test */
 } DataSet;
 
@@ -100,7 +100,7 @@ typedef struct Search {
   int batch;
   double lr_start, lr_end, momentum, decay, clip; /* weights: SGD, cosine over `total`; clip 0: no clipping */
   double alpha_lr, alpha_beta1, alpha_beta2, alpha_epsilon, alpha_decay; /* Adam */
-  double alpha_scale;   /* deviation of the random logits of [0, train): 1 */
+  double alpha_scale;                                                    /* deviation of the random logits of [0, train): 1 */
   double alpha_initial; /* deviation of the logits at the start of the search: 1e-3 */
   int keep;             /* T */
   bool last;            /* the result is the last epoch's alpha and not the best one's */
@@ -108,15 +108,15 @@ typedef struct Search {
 } Search;
 
 typedef struct Model {
-  const char *name; /* of the hypernetwork */
+  const char *name;  /* of the hypernetwork */
   const char *space; /* of the intensive-space's original space: "darts" */
   DataSet data;
-  int channels;      /* C of the first cell */
+  int channels;        /* C of the first cell */
   int stem_multiplier; /* the stem's output channels / C, as `--stage=spec` prints it */
   Chain stem;
   Cell *cells;
   int cell_count;
-  Chain head;        /* global_avg_pool -> linear(classes); cross-entropy is the loss */
+  Chain head; /* global_avg_pool -> linear(classes); cross-entropy is the loss */
   Generator generator;
   Search search;
   const struct ModelSyntax *syntax; /* for dsl_print_model and dsl_print_spec alone */

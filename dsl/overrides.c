@@ -51,7 +51,8 @@ static bool known_setting(const Key *key, unsigned blocks, SettingKind *kind, Ar
   Suggestion suggestion = suggest_start(word.text);
   for (int i = 0; i < SETTING_COUNT; i++)
     if (setting_blocks((SettingKind)i) & blocks) suggest_offer(&suggestion, setting_word((SettingKind)i));
-  diag_error(diagnostics, word.where, "`%s` has no setting `%s`%s", key->parts[0].text, word.text, suggest_text(&suggestion, arena));
+  diag_error(diagnostics, word.where, "`%s` has no setting `%s`%s", key->parts[0].text, word.text,
+             suggest_text(&suggestion, arena));
   return false;
 }
 
@@ -64,7 +65,8 @@ static bool known_argument(const Key *key, SettingKind kind, Arena *arena, Diagn
     if (!strcmp(known, name.text)) return true;
     suggest_offer(&suggestion, known);
   }
-  diag_error(diagnostics, name.where, "`%s` has no argument `%s`%s", setting_word(kind), name.text, suggest_text(&suggestion, arena));
+  diag_error(diagnostics, name.where, "`%s` has no argument `%s`%s", setting_word(kind), name.text,
+             suggest_text(&suggestion, arena));
   return false;
 }
 
@@ -84,7 +86,8 @@ static Override *read_override(const char *text, Arena *arena, Diagnostics *diag
   override->where = key.parts[0].where;
   override->blocks = blocks_of(override->target);
   if (!known_setting(&key, override->blocks, &override->kind, arena, diagnostics)) return NULL;
-  if (key.count == 2) override->setting = parse_setting(source, key.value_at, override->kind, key.parts[1].where, arena, diagnostics);
+  if (key.count == 2)
+    override->setting = parse_setting(source, key.value_at, override->kind, key.parts[1].where, arena, diagnostics);
   else if (known_argument(&key, override->kind, arena, diagnostics))
     override->argument = parse_argument(source, key.value_at, key.parts[2], arena, diagnostics);
   return override->setting || override->argument ? override : NULL;
@@ -113,8 +116,11 @@ void check_overrides(Checker *checker) {
       suggest_offer(&suggestion, declaration_word(kinds[i]));
     }
     suggest_offer(&suggestion, "search");
-    if (named) diag_error(checker->diagnostics, override->where, "`%s` has no setting `%s`", override->target, setting_word(override->kind));
+    if (named)
+      diag_error(checker->diagnostics, override->where, "`%s` has no setting `%s`", override->target,
+                 setting_word(override->kind));
     else if (!checker->incomplete)
-      diag_error(checker->diagnostics, override->where, "no block is called `%s`%s", override->target, suggest_text(&suggestion, checker->arena));
+      diag_error(checker->diagnostics, override->where, "no block is called `%s`%s", override->target,
+                 suggest_text(&suggestion, checker->arena));
   }
 }

@@ -4,114 +4,14 @@
 #include "dsl/scan.h"
 #include "dsl/suggest.h"
 
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* ---- words and numbers ---- */
-
-typedef struct Keyword {
-  const char *word;
-  int token;
-} Keyword;
-
-static const Keyword keywords[] = {
-    {"import", IMPORT}, {"data", DATA}, {"op", OP}, {"own", OWN}, {"space", SPACE}, {"intensive", INTENSIVE},
-    {"generator", GENERATOR}, {"hypernetwork", HYPERNETWORK}, {"search", SEARCH}, {"when", WHEN}, {"else", ELSE},
-    {"of", OF}, {"on", ON}, {"at", AT}, {"and", AND}, {"by", BY}, {"x", X}, {"top", TOP}, {"node", NODE},
-    {"epochs", EPOCHS}, {"epoch", EPOCHS}, {"images", IMAGES}, {"valid", VALID},
-};
-
-/* Settings whose grammar is more than `word value`. */
-static int setting_token(SettingKind kind) {
-  switch (kind) {
-  case SETTING_FORMAT: return FORMAT;
-  case SETTING_SPLIT: return SPLIT;
-  case SETTING_TRAIN: return TRAIN;
-  case SETTING_CELLS: return CELLS;
-  case SETTING_CHANNELS: return CHANNELS;
-  case SETTING_REDUCTION: return REDUCTION;
-  case SETTING_AFTER: return AFTER;
-  case SETTING_PREDICT: return PREDICT;
-  case SETTING_WEIGHTS: return WEIGHTS;
-  case SETTING_KEEP: return KEEP;
-  default: return SETTING;
-  }
-}
-
 _Static_assert(SEARCH - IMPORT == 8 && KEEP - SETTING == 10, "the grammar declares these tokens together");
-static bool is_declaration(int kind) { return kind >= IMPORT && kind <= SEARCH; }
-static bool is_setting(int kind) { return kind >= SETTING && kind <= KEEP; }
-
-void scan_advance(Parse *parse, Token *token, uint32_t length) {
-  token->where = (Span){parse->source, parse->at, parse->at + length};
-  parse->at += length;
+static bool is_declaration(int kind) {
+  return kind >= IMPORT && kind <= SEARCH;
 }
-
-static int finish(Parse *parse, Token *token, int kind) {
-  token->first = parse->newline;
-  parse->newline = false;
-  return token->kind = kind;
-}
-
-static const char *token_text(const Parse *parse, const Token *token) { return parse->source->text + token->where.begin; }
-
-int scan_symbol(Parse *parse, Token *token, int kind) { return finish(parse, token, kind); }
-int scan_end(Parse *parse, Token *token) {
-  token->where = (Span){parse->source, parse->source->size, parse->source->size};
-  return finish(parse, token, END);
-}
-
-int scan_word(Parse *parse, Token *token) {
-  uint32_t length = token->where.end - token->where.begin;
-  if (length > PARSE_MAX_NAME)
-    diag_error(parse->diagnostics, token->where, "a name has at most %d characters, and this one has %u", PARSE_MAX_NAME, length);
-  token->word.name = (Name){arena_copy_string(parse->arena, token_text(parse, token), length), token->where};
-  for (size_t i = 0; i < sizeof keywords / sizeof *keywords; i++)
-    if (!strcmp(keywords[i].word, token->word.name.text)) return finish(parse, token, keywords[i].token);
-  if (setting_find(token->word.name.text, ~0u, &token->word.setting)) return finish(parse, token, setting_token(token->word.setting));
-  return finish(parse, token, NAME);
-}
-
-int scan_number(Parse *parse, Token *token) {
-  uint32_t length = token->where.end - token->where.begin;
-  const char *text = arena_copy_string(parse->arena, token_text(parse, token), length);
-  token->number = strtod(text, NULL);
-  if (token->number > 1e300) {
-    diag_error(parse->diagnostics, token->where, "this number is too large");
-    token->damaged = true;
-  }
-  if (strspn(text, "0123456789") == length) {
-    errno = 0;
-    token->exact = strtoull(text, NULL, 10);
-    token->whole = errno == 0;
-  }
-  return finish(parse, token, NUMBER);
-}
-
-int scan_bad_number(Parse *parse, Token *token) {
-  int digits = (int)strspn(token_text(parse, token), "0123456789.");
-  diag_error(parse->diagnostics, token->where, "the number `%.*s` runs into a word; put a space between them", digits,
-             token_text(parse, token));
-  token->damaged = true;
-  return finish(parse, token, NUMBER);
-}
-
-int scan_string(Parse *parse, Token *token, bool closed) {
-  if (!closed) diag_error(parse->diagnostics, token->where, "this text has no closing `\"` on its line");
-  uint32_t length = token->where.end - token->where.begin - (closed ? 2 : 1);
-  token->word.name = (Name){arena_copy_string(parse->arena, token_text(parse, token) + 1, length), token->where};
-  return finish(parse, token, STRING);
-}
-
-void scan_stray(Parse *parse, Token *token) {
-  unsigned char byte = (unsigned char)*token_text(parse, token);
-  int length = (int)(token->where.end - token->where.begin);
-  if (length > 1 || (byte >= 0x20 && byte < 0x7f))
-    diag_error(parse->diagnostics, token->where, "unexpected character `%.*s`", length, token_text(parse, token));
-  else diag_error(parse->diagnostics, token->where, "unexpected byte 0x%02x", byte);
-  parse->newline = false;
-  parse->stray = true;
+static bool is_setting(int kind) {
+  return kind >= SETTING && kind <= KEEP;
 }
 
 /* ---- the filter ---- */
@@ -119,15 +19,21 @@ void scan_stray(Parse *parse, Token *token) {
 static Token read_token(Parse *parse) {
   if (parse->pending_count) return parse->pending[--parse->pending_count];
   Token token = {0};
-  if (parse->stopped || parse->ended) scan_end(parse, &token);
-  else dsl_scan(parse->scanner, parse, &token);
+  if (parse->stopped || parse->ended)
+    scan_end(parse, &token);
+  else
+    dsl_scan(parse->scanner, parse, &token);
   parse->ended = token.kind == END;
   return token;
 }
 
-static void give_back(Parse *parse, Token token) { parse->pending[parse->pending_count++] = token; }
+static void give_back(Parse *parse, Token token) {
+  parse->pending[parse->pending_count++] = token;
+}
 
-static int closer_of(int opener) { return opener == '(' ? ')' : opener == '[' ? ']' : '}'; }
+static int closer_of(int opener) {
+  return opener == '(' ? ')' : opener == '[' ? ']' : '}';
+}
 
 /* Closes the innermost bracket before `next`, which the file left open. */
 static Token close_bracket(Parse *parse, Token next) {
@@ -148,7 +54,8 @@ static bool starts_setting(Parse *parse, Token token) {
   if (!token.first || token.kind == NAME || !is_setting(token.kind)) return false;
   Token next = read_token(parse);
   give_back(parse, next);
-  return next.kind == NUMBER || next.kind == '[' || next.kind == NAME || next.kind == AT || next.kind == TOP || is_setting(next.kind);
+  return next.kind == NUMBER || next.kind == '[' || next.kind == NAME || next.kind == AT || next.kind == TOP ||
+         is_setting(next.kind);
 }
 
 static bool in_block(const Parse *parse) {
@@ -204,8 +111,10 @@ int dsl_parse_lex(DSL_PARSE_STYPE *value, DSL_PARSE_LTYPE *where, Parse *parse) 
     value->expr->number = token.number;
     value->expr->whole = token.whole;
     value->expr->exact = token.exact;
-  } else if (token.kind == STRING) value->name = token.word.name;
-  else value->word = token.word;
+  } else if (token.kind == STRING)
+    value->name = token.word.name;
+  else
+    value->word = token.word;
   return token.kind;
 }
 
@@ -214,49 +123,72 @@ int dsl_parse_lex(DSL_PARSE_STYPE *value, DSL_PARSE_LTYPE *where, Parse *parse) 
 /* May a token of this kind start the next setting, entry or node, standing first on its line or behind a comma? */
 typedef bool (*Starts)(int kind, bool first);
 
-static bool starts_any_setting(int kind, bool first) { return is_setting(kind) || (first && kind == NAME); }
+static bool starts_any_setting(int kind, bool first) {
+  return is_setting(kind) || (first && kind == NAME);
+}
 static bool starts_entry(int kind, bool first) {
   (void)first;
   return kind == NAME || is_setting(kind);
 }
-static bool starts_node(int kind, bool first) { return kind == NODE && first; }
-
-static int change_of_depth(int kind) {
-  return kind == '(' || kind == '[' || kind == '{' ? 1 : kind == ')' || kind == ']' || kind == '}' ? -1 : 0;
+static bool starts_node(int kind, bool first) {
+  return kind == NODE && first;
 }
 
-static void skip(Parse *parse, int lookahead, bool has_lookahead, Starts starts, bool *keep) {
-  int depth = 0;
-  if (has_lookahead) {
-    *keep = lookahead == '}' || lookahead == END || (parse->last.first && starts(lookahead, true));
-    if (*keep) return;
-    depth = change_of_depth(lookahead);
-  }
+static bool opens(int kind) {
+  return kind == '(' || kind == '[' || kind == '{';
+}
+static bool closes(int kind) {
+  return kind == ')' || kind == ']' || kind == '}';
+}
+
+/* Gives a closing bracket that was read already once more. */
+static void give_back_closer(Parse *parse, Token token) {
+  int opener = token.kind == ')' ? '(' : token.kind == ']' ? '[' : '{';
+  parse->brackets[parse->bracket_count++] = (Bracket){opener, token.where};
+  give_back(parse, token);
+}
+
+/* Reads on behind `lookahead` to the bracket that closes what surrounds it, or to a token that `starts` the next one, if given;
+ * that is the next token then. */
+static void skip(Parse *parse, int lookahead, Starts starts) {
+  int depth = opens(lookahead) ? 1 : 0;
   bool behind_comma = lookahead == ',';
   for (;;) {
     Token token = parse_next(parse);
-    bool at_end = token.kind == END || (depth == 0 && token.kind == '}');
-    bool at_start = depth == 0 && (token.first || behind_comma) && starts(token.kind, token.first);
-    if (at_end || at_start) {
-      if (token.kind == '}') parse->brackets[parse->bracket_count++] = (Bracket){'{', token.where}; /* it is read again */
+    bool at_start = starts && depth == 0 && (token.first || behind_comma) && starts(token.kind, token.first);
+    if (at_start || token.kind == END || is_declaration(token.kind)) {
       give_back(parse, token);
       return;
     }
-    depth += change_of_depth(token.kind);
+    if (depth == 0 && closes(token.kind)) {
+      give_back_closer(parse, token);
+      return;
+    }
+    depth += opens(token.kind) ? 1 : closes(token.kind) ? -1 : 0;
     behind_comma = depth == 0 && token.kind == ',';
   }
 }
 
+static void skip_in_block(Parse *parse, int lookahead, bool has_lookahead, Starts starts, bool *keep) {
+  *keep = has_lookahead && (lookahead == '}' || (parse->last.first && starts(lookahead, true)));
+  if (!*keep) skip(parse, has_lookahead ? lookahead : 0, starts);
+}
+
+void parse_skip_bracket(Parse *parse, int lookahead, bool has_lookahead, bool *keep) {
+  *keep = has_lookahead && closes(lookahead);
+  if (!*keep) skip(parse, has_lookahead ? lookahead : 0, NULL);
+}
+
 void parse_skip_setting(Parse *parse, int lookahead, bool has_lookahead, bool *keep) {
-  skip(parse, lookahead, has_lookahead, starts_any_setting, keep);
+  skip_in_block(parse, lookahead, has_lookahead, starts_any_setting, keep);
 }
 
 void parse_skip_entry(Parse *parse, int lookahead, bool has_lookahead, bool *keep) {
-  skip(parse, lookahead, has_lookahead, starts_entry, keep);
+  skip_in_block(parse, lookahead, has_lookahead, starts_entry, keep);
 }
 
 void parse_skip_node(Parse *parse, int lookahead, bool has_lookahead, bool *keep) {
-  skip(parse, lookahead, has_lookahead, starts_node, keep);
+  skip_in_block(parse, lookahead, has_lookahead, starts_node, keep);
 }
 
 void parse_skip_declaration(Parse *parse, int lookahead, bool has_lookahead, bool *keep) {
@@ -274,7 +206,8 @@ void parse_skip_declaration(Parse *parse, int lookahead, bool has_lookahead, boo
 
 bool check_block(Parse *parse, const Setting *setting) {
   if (setting_blocks(setting->kind) & parse->block) return true;
-  diag_error(parse->diagnostics, setting->where, "`%s` is no setting of `%s`", setting_word(setting->kind), block_word(parse->block));
+  diag_error(parse->diagnostics, setting->where, "`%s` is no setting of `%s`", setting_word(setting->kind),
+             block_word(parse->block));
   return false;
 }
 
@@ -291,9 +224,12 @@ void unknown_setting(Parse *parse, Name name) {
 /* ---- messages and entries ---- */
 
 static void add_word(Text *text, const char *word) {
-  if (word[0] == '\'') text_printf(text, "`%c`", word[1]);
-  else if (strncmp(word, "a ", 2) == 0 || strncmp(word, "the ", 4) == 0) text_add(text, word);
-  else text_printf(text, "`%s`", word);
+  if (word[0] == '\'')
+    text_printf(text, "`%c`", word[1]);
+  else if (strncmp(word, "a ", 2) == 0 || strncmp(word, "the ", 4) == 0)
+    text_add(text, word);
+  else
+    text_printf(text, "`%s`", word);
 }
 
 void report_unexpected(Parse *parse, Span where, const char *const *expected, int count) {
@@ -306,9 +242,12 @@ void report_unexpected(Parse *parse, Span where, const char *const *expected, in
       add_word(&text, expected[i]);
       text_add(&text, i + 2 < count ? ", " : i + 2 == count ? " or " : ", not ");
     }
-  } else text_add(&text, "unexpected ");
-  if (parse->last.kind == END) text_add(&text, parse->block == BLOCK_ANY ? "the end" : "the end of the file");
-  else text_printf(&text, "`%.*s`", (int)(where.end - where.begin), where.source->text + where.begin);
+  } else
+    text_add(&text, "unexpected ");
+  if (parse->last.kind == END)
+    text_add(&text, parse->block == BLOCK_ANY ? "the end" : "the end of the file");
+  else
+    text_printf(&text, "`%.*s`", (int)(where.end - where.begin), where.source->text + where.begin);
   if (is_declaration(parse->last.kind) && count > 0 && !strcmp(expected[0], "a name"))
     text_add(&text, ", which is a word of the language");
   diag_error(parse->diagnostics, where, "%s", text.data);
@@ -342,7 +281,8 @@ Declaration *parse_file(const Source *source, Arena *arena, Diagnostics *diagnos
 }
 
 /* The word before `=` is given first, as if the file had written it in front of the value. */
-Setting *parse_setting(const Source *source, uint32_t value_at, SettingKind kind, Span word, Arena *arena, Diagnostics *diagnostics) {
+Setting *parse_setting(const Source *source, uint32_t value_at, SettingKind kind, Span word, Arena *arena,
+                       Diagnostics *diagnostics) {
   Parse parse = {.source = source, .arena = arena, .diagnostics = diagnostics, .block = BLOCK_ANY};
   Name name = {setting_word(kind), word};
   if (kind == SETTING_AFTER) give_back(&parse, (Token){.kind = REDUCTION, .where = word, .word = {name, SETTING_REDUCTION}});

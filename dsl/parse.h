@@ -9,10 +9,10 @@
 #include "dsl/ast.h"
 
 enum {
-  PARSE_MAX_BRACKETS = 32,      /* brackets within brackets */
-  PARSE_MAX_DEPTH = 64,         /* of an expression */
-  PARSE_MAX_BYTES = 1 << 22,    /* of a file */
-  PARSE_MAX_NAME = 64,          /* characters of a name */
+  PARSE_MAX_BRACKETS = 32,   /* brackets within brackets */
+  PARSE_MAX_DEPTH = 64,      /* of an expression */
+  PARSE_MAX_BYTES = 1 << 22, /* of a file */
+  PARSE_MAX_NAME = 64,       /* characters of a name */
 };
 
 typedef struct Word { /* a word of the text, and the setting that it may be the word of */
@@ -48,24 +48,24 @@ typedef struct Parse {
   Arena *arena;
   Diagnostics *diagnostics;
   void *scanner;
-  uint32_t at;         /* the scanner's place in the source */
-  bool newline;        /* nothing but white space since the last line end */
-  bool stopped;        /* a limit was passed: give nothing but the end */
-  bool ended;          /* the scanner gave the end */
-  bool lost;           /* a declaration was skipped: names may be missing */
-  bool too_deep;       /* reported already */
+  uint32_t at;   /* the scanner's place in the source */
+  bool newline;  /* nothing but white space since the last line end */
+  bool stopped;  /* a limit was passed: give nothing but the end */
+  bool ended;    /* the scanner gave the end */
+  bool lost;     /* a declaration was skipped: names may be missing */
+  bool too_deep; /* reported already */
   Bracket brackets[PARSE_MAX_BRACKETS];
   int bracket_count;
-  Token pending[4];    /* read already, given next; the last one first */
+  Token pending[4]; /* read already, given next; the last one first */
   int pending_count;
-  Token last;          /* given to the grammar last */
-  int before_last;     /* the kind of the token before it */
+  Token last;              /* given to the grammar last */
+  int before_last;         /* the kind of the token before it */
   bool stray, after_stray; /* a character was dropped since the last token; before it */
-  unsigned block;      /* BLOCK_... whose settings are read */
-  Chained body;        /* of the operation that is read */
+  unsigned block;          /* BLOCK_... whose settings are read */
+  Chained body;            /* of the operation that is read */
   Chained declarations;
-  Setting *setting;    /* the result for `--set` */
-  Argument *argument;  /* the same for a setting's argument */
+  Setting *setting;   /* the result for `--set` */
+  Argument *argument; /* the same for a setting's argument */
 } Parse;
 
 /* Parses a file; declarations in order. What was broken is `damaged` or missing, and reported; `*lost` becomes true where a
@@ -73,7 +73,8 @@ typedef struct Parse {
 Declaration *parse_file(const Source *source, Arena *arena, Diagnostics *diagnostics, bool *lost);
 
 /* Parses what follows `=` in `--set data.train=2000 images` as this setting; null: reported. `word` is where it is named. */
-Setting *parse_setting(const Source *source, uint32_t value_at, SettingKind kind, Span word, Arena *arena, Diagnostics *diagnostics);
+Setting *parse_setting(const Source *source, uint32_t value_at, SettingKind kind, Span word, Arena *arena,
+                       Diagnostics *diagnostics);
 
 /* The same for `--set search.weights.lr=0.1`. */
 Argument *parse_argument(const Source *source, uint32_t value_at, Name name, Arena *arena, Diagnostics *diagnostics);

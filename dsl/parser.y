@@ -127,7 +127,7 @@ own
 parameters
   : %empty                              { $$ = (Chained){0}; }
   | '(' some_parameters ')'             { $$ = $2; }
-  | '(' error ')'                       { $$ = (Chained){.damaged = true}; yyerrok; }
+  | '(' damaged ')'                     { $$ = (Chained){.damaged = true}; }
   ;
 
 some_parameters
@@ -297,11 +297,15 @@ primary
   : NUMBER
   | name                                { $$ = make_call(parse, @$, $1, (Chained){0}); $$->kind = EXPR_NAME; }
   | name '(' arguments ')'              { $$ = make_call(parse, @$, $1, $3); }
-  | name '(' error ')'                  { $$ = make_call(parse, @$, $1, (Chained){.damaged = true}); yyerrok; }
+  | name '(' damaged ')'                { $$ = make_call(parse, @$, $1, (Chained){.damaged = true}); }
   | '[' values ']'                      { $$ = make_list(parse, @$, $2); }
-  | '[' error ']'                       { $$ = parse_expr(parse, EXPR_DAMAGED, @$, NULL, NULL); yyerrok; }
+  | '[' damaged ']'                     { $$ = parse_expr(parse, EXPR_DAMAGED, @$, NULL, NULL); }
   | '(' chain ')'                       { $$ = $2; }
-  | '(' error ')'                       { $$ = parse_expr(parse, EXPR_DAMAGED, @$, NULL, NULL); yyerrok; }
+  | '(' damaged ')'                     { $$ = parse_expr(parse, EXPR_DAMAGED, @$, NULL, NULL); }
+  ;
+
+damaged
+  : error                               { RECOVER(parse_skip_bracket); }
   ;
 
 values

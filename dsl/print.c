@@ -44,7 +44,7 @@ static int strength_of(const Expr *expr) {
   case EXPR_CHAIN:
   case EXPR_SIZE:
   case EXPR_RANGE: return 0;
-  case EXPR_BINARY: return expr->operator == '+' || expr->operator == '-' ? 1 : 2;
+  case EXPR_BINARY: return expr->operator== '+' || expr->operator== '-' ? 1 : 2;
   case EXPR_NEGATE: return 3;
   default: return 4;
   }
@@ -55,8 +55,10 @@ static void print_expr(Text *out, const Expr *expr, int strength) {
   if (own < strength) text_add(out, "(");
   switch (expr->kind) {
   case EXPR_NUMBER:
-    if (expr->whole) text_printf(out, "%llu", (unsigned long long)expr->exact);
-    else print_number(out, expr->number);
+    if (expr->whole)
+      text_printf(out, "%llu", (unsigned long long)expr->exact);
+    else
+      print_number(out, expr->number);
     break;
   case EXPR_NAME: text_add(out, expr->name.text); break;
   case EXPR_CALL:
@@ -97,7 +99,15 @@ static void print_expr(Text *out, const Expr *expr, int strength) {
 /* ---- operations ---- */
 
 static const char *comparator(char operator) {
-  return operator == '=' ? "==" : operator == '!' ? "!=" : operator == 'l' ? "<=" : operator == 'g' ? ">=" : operator == '<' ? "<" : ">";
+  return operator== '=' ? "==" :
+         operator== '!' ? "!="
+         :
+         operator== 'l' ? "<="
+         :
+         operator== 'g' ? ">="
+         :
+         operator== '<' ? "<"
+                        : ">";
 }
 
 static void print_op(Text *out, const Declaration *op) {
@@ -106,8 +116,10 @@ static void print_op(Text *out, const Declaration *op) {
     text_printf(out, "%s%s%s", parameter == op->parameters ? "(" : ", ", parameter->name.text, parameter->next ? "" : ")");
   text_add(out, " = ");
   for (const Case *one = op->cases; one; one = one->next) {
-    if (one->when) text_add(out, "when ");
-    else if (one != op->cases) text_add(out, "else: ");
+    if (one->when)
+      text_add(out, "when ");
+    else if (one != op->cases)
+      text_add(out, "else: ");
     for (const Comparison *when = one->when; when; when = when->next) {
       print_expr(out, when->left, 1);
       text_printf(out, " %s ", comparator(when->operator));
@@ -207,7 +219,8 @@ static void print_numbers(Text *out, const char *word, const double *numbers, in
 
 static void print_data(Text *out, const DataSet *data) {
   text_printf(out, "data %s {\n    format   %s\n", data->name, data->format);
-  text_printf(out, "    image    %d x %d x %d\n    classes  %d\n", data->image.channels, data->image.height, data->image.width, data->classes);
+  text_printf(out, "    image    %d x %d x %d\n    classes  %d\n", data->image.channels, data->image.height, data->image.width,
+              data->classes);
   print_numbers(out, "mean", data->mean, data->image.channels);
   print_numbers(out, "std", data->std, data->image.channels);
   text_add(out, "    split    ");
@@ -220,7 +233,8 @@ static void print_data(Text *out, const DataSet *data) {
   if (data->flip) text_printf(out, "%sflip", arrow), arrow = " -> ";
   if (data->cutout) text_printf(out, "%scutout(%d)", arrow, data->cutout), arrow = " -> ";
   text_add(out, *arrow ? "\n" : "none\n");
-  if (data->train_images) text_printf(out, "    train    %d images\n    test     %d images\n", data->train_images, data->test_images);
+  if (data->train_images)
+    text_printf(out, "    train    %d images\n    test     %d images\n", data->train_images, data->test_images);
   text_add(out, "}\n\n");
 }
 
@@ -235,7 +249,8 @@ static void print_hypernetwork(Text *out, const Model *model) {
   const Backbone *backbone = &syntax->backbone;
   text_printf(out, "hypernetwork %s {\n", model->name);
   print_chain(out, "stem", backbone->stem, "\n");
-  text_printf(out, "    cells            %d of %s\n    channels         C = %d\n", model->cell_count, syntax->intensive->name.text, model->channels);
+  text_printf(out, "    cells            %d of %s\n    channels         C = %d\n", model->cell_count,
+              syntax->intensive->name.text, model->channels);
   text_add(out, "    reduction        at [");
   const char *comma = "";
   for (int l = 0; l < model->cell_count; l++) {
@@ -266,8 +281,10 @@ static void print_search(Text *out, const Model *model) {
   print_number(out, search->lr_end);
   print_named(out, " cosine, momentum", search->momentum, ", ");
   print_named(out, "decay", search->decay, ", ");
-  if (search->clip == 0) text_add(out, "clip: none)\n");
-  else print_named(out, "clip", search->clip, ")\n");
+  if (search->clip == 0)
+    text_add(out, "clip: none)\n");
+  else
+    print_named(out, "clip", search->clip, ")\n");
   print_named(out, "    alpha    adam(lr", search->alpha_lr, ", betas: [");
   print_number(out, search->alpha_beta1);
   text_add(out, ", ");

@@ -31,7 +31,8 @@ static void print_reductions(const Model *model, Text *out) {
 
 void dsl_print_spec(const Model *model, Text *out) {
   const IntensiveSpace *pairs = model->syntax->pairs;
-  text_printf(out, "{\n \"cells\": %d,\n \"channels\": %d,\n \"classes\": %d,\n", model->cell_count, model->channels, model->data.classes);
+  text_printf(out, "{\n \"cells\": %d,\n \"channels\": %d,\n \"classes\": %d,\n", model->cell_count, model->channels,
+              model->data.classes);
   if (model->data.image.channels != 3) text_printf(out, " \"in_channels\": %d,\n", model->data.image.channels);
   if (model->stem_multiplier != 3) text_printf(out, " \"stem_multiplier\": %d,\n", model->stem_multiplier);
   if (model->generator.hidden != 64) text_printf(out, " \"hidden\": %d,\n", model->generator.hidden);

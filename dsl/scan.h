@@ -10,6 +10,9 @@ void *scan_open(Parse *parse, const char *text, uint32_t size);
 void scan_close(void *scanner);
 int dsl_scan(void *scanner, Parse *parse, Token *token);
 
+/* The token of a setting's word: one of its own where the grammar is more than `word value`. */
+int setting_token(SettingKind kind);
+
 /* Moves on by `length` bytes; the token spans them. */
 void scan_advance(Parse *parse, Token *token, uint32_t length);
 

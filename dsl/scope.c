@@ -45,15 +45,17 @@ Declaration *check_name(Checker *checker, DeclarationKind kind, Name name) {
   Declaration *found = scope_find(checker->scope, kind, name.text);
   if (found || checker->incomplete) return found;
   Suggestion suggestion = suggest_start(name.text);
-  scope_suggest(checker->scope, kind, &suggestion);
+  if (!diag_full(checker->diagnostics)) scope_suggest(checker->scope, kind, &suggestion);
   diag_error(checker->diagnostics, name.where, "unknown %s `%s`%s", declaration_word(kind), name.text,
              suggest_text(&suggestion, checker->arena));
   return NULL;
 }
 
 bool check_first(Checker *checker, Span where) {
+  if (diag_full(checker->diagnostics)) return false;
   for (size_t i = 0; i < checker->reported_count; i++)
-    if (checker->reported[i].source == where.source && checker->reported[i].begin == where.begin && checker->reported[i].end == where.end)
+    if (checker->reported[i].source == where.source && checker->reported[i].begin == where.begin &&
+        checker->reported[i].end == where.end)
       return false;
   if (checker->reported_count == checker->reported_room) {
     size_t room = checker->reported_room ? 2 * checker->reported_room : 32;

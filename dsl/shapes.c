@@ -21,7 +21,8 @@ bool shape_window_side(int64_t in, int64_t kernel, int64_t stride, int64_t dilat
                    " covers %" PRId64 " pixels and must touch the image",
                    pad, extent - 1, kernel, dilation, extent);
   if (in + 2 * pad < extent)
-    return err_set(err, "a side of %" PRId64 " with padding %" PRId64 " is smaller than the window's %" PRId64 " pixels", in, pad, extent);
+    return err_set(err, "a side of %" PRId64 " with padding %" PRId64 " is smaller than the window's %" PRId64 " pixels", in, pad,
+                   extent);
   *out = (in + 2 * pad - extent) / stride + 1;
   if (*out > SHAPE_MAX_SIDE) return err_set(err, "the result's side %" PRId64 " is larger than %d", *out, SHAPE_MAX_SIDE);
   return true;
@@ -40,11 +41,13 @@ bool shape_same_pad(int64_t kernel, int64_t dilation, int64_t *pad, Err *err) {
 
 bool shape_pool_pad(int64_t kernel, int64_t pad, Err *err) {
   if (pad < 0 || pad > kernel / 2)
-    return err_set(err, "padding %" PRId64 " is not within 0..%" PRId64 ", half the pool's kernel %" PRId64, pad, kernel / 2, kernel);
+    return err_set(err, "padding %" PRId64 " is not within 0..%" PRId64 ", half the pool's kernel %" PRId64, pad, kernel / 2,
+                   kernel);
   return true;
 }
 
-bool shape_convolution_weight(int64_t in_channels, int64_t out_channels, int64_t groups, int64_t kernel_y, int64_t kernel_x, Err *err) {
+bool shape_convolution_weight(int64_t in_channels, int64_t out_channels, int64_t groups, int64_t kernel_y, int64_t kernel_x,
+                              Err *err) {
   if (!within(in_channels, 1, SHAPE_MAX_CHANNELS, "input channels", err)) return false;
   if (!within(out_channels, 1, SHAPE_MAX_CHANNELS, "output channels", err)) return false;
   if (!within(kernel_y, 1, SHAPE_MAX_KERNEL, "kernel", err)) return false;
@@ -55,7 +58,9 @@ bool shape_convolution_weight(int64_t in_channels, int64_t out_channels, int64_t
                    out_channels);
   int64_t weights = out_channels * (in_channels / groups) * kernel_y; /* at most 2^50 */
   if (weights > INT32_MAX / kernel_x)
-    return err_set(err, "a convolution of %" PRId64 " to %" PRId64 " channels with kernel %" PRId64 "x%" PRId64 " has more than 2^31 - 1 weights",
+    return err_set(err,
+                   "a convolution of %" PRId64 " to %" PRId64 " channels with kernel %" PRId64 "x%" PRId64
+                   " has more than 2^31 - 1 weights",
                    in_channels, out_channels, kernel_y, kernel_x);
   return true;
 }

@@ -27,7 +27,8 @@ bool shape_same_pad(int64_t kernel, int64_t dilation, int64_t *pad, Err *err);
 bool shape_pool_pad(int64_t kernel, int64_t pad, Err *err);
 
 /* The weight (out, in/groups, kernel_y, kernel_x) of a convolution must exist and hold at most 2^31 - 1 numbers. */
-bool shape_convolution_weight(int64_t in_channels, int64_t out_channels, int64_t groups, int64_t kernel_y, int64_t kernel_x, Err *err);
+bool shape_convolution_weight(int64_t in_channels, int64_t out_channels, int64_t groups, int64_t kernel_y, int64_t kernel_x,
+                              Err *err);
 
 /* The side behind x[shift:]; nothing left is an error. */
 bool shape_shift_side(int64_t in, int64_t shift, int64_t *out, Err *err);

@@ -1,14 +1,15 @@
 #include "dsl/source.h"
 
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 enum { ERROR_LIMIT = 100, WIDEST = 120, BEFORE_CARET = 60 };
 
 /* Columns count characters: a byte that continues a UTF-8 sequence has none of its own. */
-static bool continues(char byte) { return ((unsigned char)byte & 0xc0) == 0x80; }
+static bool continues(char byte) {
+  return ((unsigned char)byte & 0xc0) == 0x80;
+}
 
 typedef struct Line {
   uint32_t begin, end; /* bytes of the source, without the line end */
@@ -33,7 +34,11 @@ static Line line_of(const Source *source, uint32_t place) {
 /* A whole UTF-8 sequence at `at`, or 0 where the bytes are none. */
 static uint32_t sequence(const Source *source, uint32_t at, uint32_t end) {
   unsigned char byte = (unsigned char)source->text[at];
-  uint32_t length = byte < 0x80 ? 1 : byte >= 0xc2 && byte < 0xe0 ? 2 : byte >= 0xe0 && byte < 0xf0 ? 3 : byte >= 0xf0 && byte < 0xf5 ? 4 : 0;
+  uint32_t length = byte < 0x80                   ? 1
+                    : byte >= 0xc2 && byte < 0xe0 ? 2
+                    : byte >= 0xe0 && byte < 0xf0 ? 3
+                    : byte >= 0xf0 && byte < 0xf5 ? 4
+                                                  : 0;
   if (!length || at + length > end) return 0;
   for (uint32_t i = 1; i < length; i++)
     if (!continues(source->text[at + i])) return 0;
@@ -54,12 +59,17 @@ static void show_line(Text *out, Span where, Line line) {
   for (int column = 0; at < line.end && column < WIDEST; column++) {
     uint32_t length = sequence(where.source, at, line.end);
     bool inside = at >= where.begin && at < where.end;
-    if (length) text_add_bytes(out, where.source->text + at, length);
-    else text_add(out, where.source->text[at] == '\t' ? " " : "?");
-    if (inside || at == where.begin) text_add(&carets, marked ? "~" : "^");
-    else if (!marked) text_add(&carets, " ");
+    if (length)
+      text_add_bytes(out, where.source->text + at, length);
+    else
+      text_add(out, where.source->text[at] == '\t' ? " " : "?");
+    if (inside || at == where.begin)
+      text_add(&carets, marked ? "~" : "^");
+    else if (!marked)
+      text_add(&carets, " ");
     marked |= inside || at == where.begin;
-    if (length) at += length;
+    if (length)
+      at += length;
     else
       for (at++; at < line.end && continues(where.source->text[at]);) at++;
   }
@@ -81,10 +91,15 @@ static void report(Text *out, Span where, const char *severity, const char *form
   if (line.begin < line.end) show_line(out, where, line);
 }
 
+bool diag_full(const Diagnostics *diagnostics) {
+  return diagnostics->errors > ERROR_LIMIT;
+}
+
 void diag_error(Diagnostics *diagnostics, Span where, const char *format, ...) {
   diagnostics->errors++;
-  if (diagnostics->errors == ERROR_LIMIT + 1) text_printf(&diagnostics->out, "error: more than %d errors; the rest is not shown\n", ERROR_LIMIT);
-  if (diagnostics->errors > ERROR_LIMIT) return;
+  if (diagnostics->errors == ERROR_LIMIT + 1)
+    text_printf(&diagnostics->out, "error: more than %d errors; the rest is not shown\n", ERROR_LIMIT);
+  if (diag_full(diagnostics)) return;
   va_list args;
   va_start(args, format);
   report(&diagnostics->out, where, "error", format, args);
@@ -92,7 +107,7 @@ void diag_error(Diagnostics *diagnostics, Span where, const char *format, ...) {
 }
 
 void diag_note(Diagnostics *diagnostics, Span where, const char *format, ...) {
-  if (diagnostics->errors > ERROR_LIMIT) return;
+  if (diag_full(diagnostics)) return;
   va_list args;
   va_start(args, format);
   report(&diagnostics->out, where, "note", format, args);

@@ -8,6 +8,7 @@
 #include "runtime/base/arena.h"
 #include "runtime/base/text.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct Source {
@@ -21,13 +22,14 @@ typedef struct Span {
   uint32_t begin, end;
 } Span;
 
-/* A sink of messages; the stage goes on to the next independent error. `limit` errors end a stage early. */
+/* A sink of messages; the stage goes on to the next independent error. The first hundred errors are shown, all are counted. */
 typedef struct Diagnostics {
-  Text out;   /* the printed messages, in order */
+  Text out; /* the printed messages, in order */
   int errors;
 } Diagnostics;
 
 void diag_error(Diagnostics *diagnostics, Span where, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bool diag_full(const Diagnostics *diagnostics); /* no further message is shown, so none needs to be thought about */
 void diag_note(Diagnostics *diagnostics, Span where, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

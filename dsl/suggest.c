@@ -6,9 +6,13 @@
 
 enum { LONGEST = 64 };
 
-Suggestion suggest_start(const char *wanted) { return (Suggestion){.wanted = wanted, .distance = INT_MAX}; }
+Suggestion suggest_start(const char *wanted) {
+  return (Suggestion){.wanted = wanted, .distance = INT_MAX};
+}
 
-static int least(int a, int b) { return a < b ? a : b; }
+static int least(int a, int b) {
+  return a < b ? a : b;
+}
 
 /* Edits that make one word the other: a letter more, less, other, or two neighbours swapped. */
 static int edit_distance(const char *a, const char *b) {
@@ -26,15 +30,23 @@ static int edit_distance(const char *a, const char *b) {
   return rows[length_a % 3][length_b];
 }
 
+/* A short word must be nearer than a long one. */
+static int allowed_distance(const char *wanted) {
+  int length = (int)strlen(wanted);
+  int allowed = length < 3 ? 1 : length < 6 ? 2 : length / 3 + 1;
+  return least(allowed, length - 1);
+}
+
 void suggest_offer(Suggestion *suggestion, const char *known) {
+  int allowed = least(allowed_distance(suggestion->wanted), suggestion->distance - 1);
+  if (abs((int)strlen(known) - (int)strlen(suggestion->wanted)) > allowed) return;
   int distance = edit_distance(suggestion->wanted, known);
-  if (distance >= suggestion->distance) return;
+  if (distance > allowed) return;
   suggestion->best = known;
   suggestion->distance = distance;
 }
 
 const char *suggest_text(const Suggestion *suggestion, Arena *arena) {
-  int length = (int)strlen(suggestion->wanted), allowed = length < 3 ? 1 : length < 6 ? 2 : length / 3 + 1;
-  if (!suggestion->best || suggestion->distance > allowed || suggestion->distance >= length) return "";
+  if (!suggestion->best) return "";
   return arena_printf(arena, "; did you mean `%s`?", suggestion->best);
 }

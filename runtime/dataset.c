@@ -9,6 +9,7 @@
 #include <string.h>
 
 enum { MOST_CHANNELS = 8, MOST_SIDE = 4096, MOST_CLASSES = 256, MOST_IMAGES = 20000000 };
+static const int64_t MOST_BYTES = (int64_t)64 << 30;
 
 static bool check_description(const ProgramData *data, Err *err) {
   const char *name = data->name;
@@ -32,6 +33,11 @@ Dataset *dataset_alloc(const ProgramData *data, int64_t train, int64_t test, Err
   if (train < 0 || test < 0 || train > MOST_IMAGES || test > MOST_IMAGES) {
     err_set(err, "data %s: %lld training and %lld test images; at most %d each are possible", data->name, (long long)train,
             (long long)test, MOST_IMAGES);
+    return NULL;
+  }
+  if ((train + test) * image_bytes > MOST_BYTES) {
+    err_set(err, "data %s: %lld images of %lld bytes; at most %lld GiB are possible", data->name, (long long)(train + test),
+            (long long)image_bytes, (long long)(MOST_BYTES >> 30));
     return NULL;
   }
   Dataset *dataset = memory_alloc(sizeof *dataset);

@@ -22,9 +22,9 @@ typedef enum ElementType { ELEMENT_F32, ELEMENT_I32 } ElementType;
 
 typedef struct Type {
   ElementType element;
-  bool batched;             /* a leading B before `dims` */
-  uint8_t rank;             /* of `dims`, without B */
-  int32_t dims[MAX_RANK];   /* activations: C, H, W; convolution weights: O, I/groups, ky, kx; unused entries are 0 */
+  bool batched;           /* a leading B before `dims` */
+  uint8_t rank;           /* of `dims`, without B */
+  int32_t dims[MAX_RANK]; /* activations: C, H, W; convolution weights: O, I/groups, ky, kx; unused entries are 0 */
 } Type;
 
 typedef enum OpCode {
@@ -40,15 +40,15 @@ typedef struct Window { /* convolutions and pools; every field is always set (gr
 
 /* Only the fields that an operation's bits name are read; the node keeps a copy with zeros (window: ones) in the others. */
 typedef struct Attributes {
-  const char *name;         /* interned in the module: equal names are equal pointers */
+  const char *name; /* interned in the module: equal names are equal pointers */
   double value;
-  int32_t index;            /* element; of a PARAM the index into Module.parameters */
-  int32_t begin, count;     /* slice */
+  int32_t index;        /* element; of a PARAM the index into Module.parameters */
+  int32_t begin, count; /* slice */
   int32_t shift_y, shift_x;
-  int32_t side_y, side_x;   /* of the result, for gradients of windows and of the global pool */
+  int32_t side_y, side_x; /* of the result, for gradients of windows and of the global pool */
   double beta, decay;
   Window window;
-  Type shape;               /* reshape, and the type of INPUT, PARAM and CONST */
+  Type shape; /* reshape, and the type of INPUT, PARAM and CONST */
 } Attributes;
 
 typedef struct GraphNode {
@@ -81,7 +81,13 @@ typedef struct Graph {
   struct GraphTable *table; /* value numbering; private to the builder */
 } Graph;
 
-typedef enum ParameterKind { PARAMETER_WEIGHT, PARAMETER_ALPHA, PARAMETER_MOMENTUM, PARAMETER_ADAM_MEAN, PARAMETER_ADAM_SQUARE } ParameterKind;
+typedef enum ParameterKind {
+  PARAMETER_WEIGHT,
+  PARAMETER_ALPHA,
+  PARAMETER_MOMENTUM,
+  PARAMETER_ADAM_MEAN,
+  PARAMETER_ADAM_SQUARE
+} ParameterKind;
 typedef enum InitKind { INIT_CONSTANT, INIT_UNIFORM /* +-value */ } InitKind;
 
 typedef struct Parameter {
@@ -106,11 +112,11 @@ typedef struct Module {
 
 /* ---- building ---- */
 Module *module_new(Arena *arena, const char *name, int32_t batch);
-int32_t module_add_parameter(Module *module, Parameter parameter); /* copies the name; the name must be new */
+int32_t module_add_parameter(Module *module, Parameter parameter);     /* copies the name; the name must be new */
 int32_t module_find_parameter(const Module *module, const char *name); /* -1: none */
-Graph *module_add_step(Module *module, const char *name); /* the name must be new */
-Graph *graph_new(Module *module, const char *name); /* not among the steps: what a pass makes */
-Graph *module_find_step(const Module *module, const char *name); /* null: none */
+Graph *module_add_step(Module *module, const char *name);              /* the name must be new */
+Graph *graph_new(Module *module, const char *name);                    /* not among the steps: what a pass makes */
+Graph *module_find_step(const Module *module, const char *name);       /* null: none */
 const char *module_intern(Module *module, const char *name);
 void module_free_tables(Module *module); /* the heap parts (vectors, hash tables); the rest goes with the arena */
 
@@ -129,17 +135,21 @@ ValueId graph_constant(Graph *graph, double value, Type type);
 ValueId graph_unary(Graph *graph, OpCode op, ValueId a);
 ValueId graph_binary(Graph *graph, OpCode op, ValueId a, ValueId b);
 ValueId graph_ternary(Graph *graph, OpCode op, ValueId a, ValueId b, ValueId c);
-void graph_result(Graph *graph, const char *name, ValueId value); /* the name must be new in the graph */
+void graph_result(Graph *graph, const char *name, ValueId value);  /* the name must be new in the graph */
 void graph_update(Graph *graph, int32_t parameter, ValueId value); /* at most once a parameter */
 
-static inline const GraphNode *graph_node(const Graph *graph, ValueId value) { return &graph->nodes.data[value]; }
-static inline Type graph_type(const Graph *graph, ValueId value) { return graph->nodes.data[value].type; }
+static inline const GraphNode *graph_node(const Graph *graph, ValueId value) {
+  return &graph->nodes.data[value];
+}
+static inline Type graph_type(const Graph *graph, ValueId value) {
+  return graph->nodes.data[value].type;
+}
 
 /* ---- the table ---- */
 typedef enum OpClass { CLASS_LEAF, CLASS_SMALL, CLASS_MAP, CLASS_WINDOW, CLASS_REDUCE, CLASS_DATA } OpClass;
 typedef struct OpInfo {
   const char *text;
-  int32_t arity; /* -1: variadic */
+  int32_t arity;       /* -1: variadic */
   uint32_t attributes; /* bits A_... */
   OpClass class;
 } OpInfo;
@@ -176,17 +186,27 @@ Interpretation *graph_interpret(const Graph *graph, int64_t batch, const NamedTe
 /* The same, giving back the memory of each value after its last use: only results can be asked for afterwards. */
 Interpretation *graph_interpret_results(const Graph *graph, int64_t batch, const NamedTensor *inputs, size_t input_count,
                                         double *const *parameters, Err *err);
-const double *interpretation_value(const Interpretation *run, ValueId value); /* any value of the graph */
+const double *interpretation_value(const Interpretation *run, ValueId value);                        /* any value of the graph */
 const double *interpretation_result(const Interpretation *run, const char *name, int64_t *elements); /* null: no such result */
 void interpretation_free(Interpretation *run);
-/* One operation (no leaf) on given operands, for kernels' tests. Sets the result's type; where its data is null, allocates it: the
- * caller's to free(). A label outside the logits is a bug of the caller. */
-void op_interpret(OpCode op, const Attributes *attributes, const TensorValue *operands, int32_t count, int64_t batch, TensorValue *result);
+/* One operation (no leaf) on given operands, for kernels' tests. Sets the result's type; where its data is null, allocates it:
+ * the caller's to free(). A label outside the logits is a bug of the caller. */
+void op_interpret(OpCode op, const Attributes *attributes, const TensorValue *operands, int32_t count, int64_t batch,
+                  TensorValue *result);
 
 /* Attribute bits; A_WINDOW and the like are what ops.def names. */
 enum {
-  A_NONE = 0, A_NAME = 1, A_VALUE = 2, A_INDEX = 4, A_SHAPE = 8, A_WINDOW = 16, A_SIDE = 32, A_RANGE = 64, A_SHIFT = 128,
-  A_BETA_DECAY = 256, A_WINDOW_SIDE = A_WINDOW | A_SIDE,
+  A_NONE = 0,
+  A_NAME = 1,
+  A_VALUE = 2,
+  A_INDEX = 4,
+  A_SHAPE = 8,
+  A_WINDOW = 16,
+  A_SIDE = 32,
+  A_RANGE = 64,
+  A_SHIFT = 128,
+  A_BETA_DECAY = 256,
+  A_WINDOW_SIDE = A_WINDOW | A_SIDE,
 };
 enum { VARIADIC = -1 };
 

@@ -294,6 +294,7 @@ Schedule *pass_schedule(const Graph *graph, KernelSet *kernels, Arena *arena) {
   }
   schedule_updates(&s);
   schedule_results(&s);
+  s.out->places = s.place;
   qsort(s.out->launches.data, s.out->launches.count, sizeof *s.out->launches.data, by_segment);
   return s.out;
 }

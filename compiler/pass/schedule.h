@@ -55,6 +55,7 @@ typedef struct Schedule {
   VECTOR(Storage) storages;
   VECTOR(PlannedLaunch) launches; /* sorted by segment */
   VECTOR(NamedPlace) inputs, results;
+  const Place *places; /* of each value; storage -1: it is not kept, or only a launch's own matter */
   int32_t segment_count;
   int64_t arena_bytes; /* set by `plan` */
 } Schedule;

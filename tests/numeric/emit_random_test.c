@@ -58,9 +58,15 @@ static LoopValue integer(Generator *g, int64_t value) {
   return loop_int(g->k, value);
 }
 
-/* Some int brought into 0 .. below - 1. */
+/* Some int, or (int + c) * c - int as in index arithmetic, brought into 0 .. below - 1. */
 static LoopValue bounded(Generator *g, int64_t below) {
   LoopValue v = any(g, INTS);
+  if (pick(g, 2)) {
+    v = loop_op2(g->k, LOOP_IADD, v, integer(g, (int64_t)pick(g, 9)));
+    LoopValue factor = pick(g, 2) ? v : integer(g, (int64_t)pick(g, 9) - 2);
+    v = loop_op2(g->k, LOOP_IMUL, v, factor);
+    v = loop_op2(g->k, LOOP_ISUB, v, any(g, INTS));
+  }
   v = loop_op2(g->k, LOOP_IMAX, v, integer(g, 0));
   return loop_op2(g->k, LOOP_IMOD, v, integer(g, below));
 }

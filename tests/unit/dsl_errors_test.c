@@ -42,7 +42,8 @@ typedef struct Case {
 static void read_directives(Case *test) {
   for (const char *line = test->text; *line == '#'; line = strchr(line, '\n') + 1) {
     size_t length = strcspn(line, "\n");
-    if (!strncmp(line, "#set ", 5) && test->setting_count < MOST_SETTINGS) test->settings[test->setting_count++] = strndup(line + 5, length - 5);
+    if (!strncmp(line, "#set ", 5) && test->setting_count < MOST_SETTINGS)
+      test->settings[test->setting_count++] = strndup(line + 5, length - 5);
     if (!strncmp(line, "#with base", 10)) text_add(&test->program, base);
   }
 }
@@ -86,7 +87,8 @@ static bool run_case(const char *name) {
   Diagnostics diagnostics = {0};
   DslOptions options = {(const char *const *)test.settings, test.setting_count};
   const Model *model = dsl_load_text(name, test.program.data, test.program.length, &options, arena, &diagnostics);
-  const char *messages = diagnostics.out.data ? diagnostics.out.data : "", *expected = test.expected.data ? test.expected.data : "";
+  const char *messages = diagnostics.out.data ? diagnostics.out.data : "",
+             *expected = test.expected.data ? test.expected.data : "";
   bool same = !strcmp(messages, expected) && !model && diagnostics.errors > 0;
   if (!model && diagnostics.errors && getenv("ADWP_BLESS")) {
     bless(path, &test, messages);

@@ -276,6 +276,21 @@ static void test_every_operation(void **state) {
     if (!seen[op]) fail_msg("operation %d of the Loop IR is not tested", op);
 }
 
+/* The smaller and the larger of all pairs of zeros, not-a-number and infinities, uniform and over lanes. */
+static void test_extremes(void **state) {
+  (void)state;
+  static const float numbers[] = {0.0f, -0.0f, NAN, INFINITY, -INFINITY, 0x1p-149f, 1, -1};
+  float x[64], y[64], out[256] = {0};
+  for (int i = 0; i < 64; i++) x[i] = numbers[i / 8], y[i] = numbers[i % 8];
+  compare_text(
+      "kernel extremes lanes 8 { buffer x f32 in buffer y f32 in buffer out f32 out\n"
+      "for %0 = 0 to 64 step 8 { %1 = load_lanes x[%0] count 8 else 0.0f %2 = load_lanes y[%0] count 8 else 0.0f\n"
+      "%3 = max %1, %2 store_lanes out[%0] = %3 count 8 %4 = min %1, %2 %5 = iadd %0, 64 store_lanes out[%5] = %4 count 8 }\n"
+      "for %6 = 0 to 64 step 1 { %7 = load x[%6] %8 = load y[%6] %9 = max %7, %8 %10 = iadd %6, 128 store out[%10] = %9\n"
+      "%11 = min %7, %8 %12 = iadd %6, 192 store out[%12] = %11 } }",
+      (LoopBuffer[]){{x, 64}, {y, 64}, {out, 256}}, 1, 0, 1);
+}
+
 /* ---- masks ---- */
 
 static void test_masks(void **state) {
@@ -458,9 +473,16 @@ static void test_log(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_every_operation),   cmocka_unit_test(test_masks), cmocka_unit_test(test_no_lanes_anywhere),
-      cmocka_unit_test(test_control),           cmocka_unit_test(test_tiles), cmocka_unit_test(test_shared_arrays),
-      cmocka_unit_test(test_buffer_read_again), cmocka_unit_test(test_exp),   cmocka_unit_test(test_log),
+      cmocka_unit_test(test_every_operation),
+      cmocka_unit_test(test_extremes),
+      cmocka_unit_test(test_masks),
+      cmocka_unit_test(test_no_lanes_anywhere),
+      cmocka_unit_test(test_control),
+      cmocka_unit_test(test_tiles),
+      cmocka_unit_test(test_shared_arrays),
+      cmocka_unit_test(test_buffer_read_again),
+      cmocka_unit_test(test_exp),
+      cmocka_unit_test(test_log),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -393,7 +393,7 @@ static const char whole_module[] = "module net {batch 98}\n"
                                    "param @momentum.fc1.weight f32[4, 1] {momentum, constant 0}\n"
                                    "param @alpha.0.0 f32[2] {alpha, uniform 0x1.0624dd2f1a9fbp-10}\n"
                                    "param @adam_mean.alpha.0.0 f32[2] {adam_mean, constant 0}\n"
-                                   "param @adam_square.alpha.0.0 f32[2] {adam_square, constant -0}\n"
+                                   "param @adam_square.alpha.0.0 f32[2] {adam_square, constant 0.49139968}\n"
                                    "\n"
                                    "step train(%x f32[B, 1, 4, 4], %y i32[B], %rate f32[]) {\n"
                                    "  %0 f32[2]                  = softmax @alpha.0.0\n"
@@ -606,6 +606,39 @@ static void emitting_shares_and_folds(void **state) {
   }
 }
 
+/* Every field of the attributes tells nodes apart. */
+static void different_attributes_are_different_nodes(void **state) {
+  (void)state;
+  static const Window usual = {3, 3, 1, 1, 1, 1, 1, 1};
+  Attributes pools[7], convs[2], shifts[2], slices[3], steps[3];
+  for (int i = 0; i < 7; i++) pools[i] = (Attributes){.window = usual};
+  pools[1].window.kernel_y = pools[2].window.kernel_x = pools[3].window.stride_y = pools[4].window.stride_x = 2;
+  pools[5].window.pad_y = pools[6].window.pad_x = 0;
+  convs[0] = convs[1] = (Attributes){.window = usual};
+  convs[1].window.dilation = 2;
+  shifts[0] = (Attributes){.shift_y = 1}, shifts[1] = (Attributes){.shift_x = 1};
+  slices[0] = (Attributes){.begin = 0, .count = 1}, slices[1] = (Attributes){.begin = 1, .count = 1};
+  slices[2] = (Attributes){.begin = 0, .count = 2};
+  steps[0] = (Attributes){.beta = 0.5, .decay = 0.5}, steps[1] = (Attributes){.beta = 0.25, .decay = 0.5};
+  steps[2] = (Attributes){.beta = 0.5, .decay = 0.25};
+  Arena *arena = arena_new();
+  Module *module = module_new(arena, "m", BATCH);
+  Graph *graph = module_add_step(module, "s");
+  ValueId x = graph_input(graph, "x", type_tensor(3, (int32_t[]){3, 8, 8}, true));
+  ValueId w = graph_input(graph, "w", type_tensor(4, (int32_t[]){2, 3, 3, 3}, false));
+  size_t count = graph->nodes.count;
+  for (int repeat = 0; repeat < 2; repeat++) {
+    for (int i = 0; i < 7; i++) graph_emit(graph, OP_AVG_POOL, &x, 1, &pools[i]);
+    for (int i = 0; i < 2; i++) graph_emit(graph, OP_CONV, (ValueId[]){x, w}, 2, &convs[i]);
+    for (int i = 0; i < 2; i++) graph_emit(graph, OP_SHIFT, &x, 1, &shifts[i]);
+    for (int i = 0; i < 3; i++) graph_emit(graph, OP_SLICE, &x, 1, &slices[i]);
+    for (int i = 0; i < 3; i++) graph_emit(graph, OP_ADAM_MEAN, (ValueId[]){w, w, w}, 3, &steps[i]);
+    assert_int_equal(graph->nodes.count, count + 7 + 2 + 2 + 3 + 3);
+  }
+  module_free_tables(module);
+  arena_free(arena);
+}
+
 /* Many nodes: the table grows, and finds each of them again. */
 static void sharing_survives_growth(void **state) {
   (void)state;
@@ -726,6 +759,7 @@ int main(void) {
       cmocka_unit_test(bad_text_is_refused),
       cmocka_unit_test(random_instances_print_and_parse),
       cmocka_unit_test(emitting_shares_and_folds),
+      cmocka_unit_test(different_attributes_are_different_nodes),
       cmocka_unit_test(sharing_survives_growth),
       cmocka_unit_test(the_verifier_sees_what_is_wrong),
       cmocka_unit_test(the_document_has_every_operation_and_parses),

@@ -1,4 +1,5 @@
-/* Model to Program, a pass a line. Everything of one compilation lives in one arena, which `pipeline_free` frees with the code. */
+/* Model to Program, a pass a line. Everything of one compilation lives in one arena, which `pipeline_free` frees with the code.
+ */
 #include "compiler/pipeline.h"
 
 #include "compiler/pass/pass.h"
@@ -92,8 +93,10 @@ static void build_parameters(const Pipeline *p, Program *program) {
     to->elements = type_elements(from->type, 1);
     to->offset = at;
     at += (to->elements * 4 + 63) / 64 * 64;
-    if (from->init == INIT_UNIFORM) to->uniform = from->init_value;
-    else to->constant = from->init_value;
+    if (from->init == INIT_UNIFORM)
+      to->uniform = from->init_value;
+    else
+      to->constant = from->init_value;
     pack(to, stored_like(p->module, from));
   }
   program->parameters = all;
@@ -105,15 +108,20 @@ static void build_parameters(const Pipeline *p, Program *program) {
 
 static BufferRef buffer_ref(const Schedule *schedule, const Program *program, Place place) {
   const Storage *storage = &schedule->storages.data[place.storage];
-  if (storage->parameter >= 0) return (BufferRef){BUFFER_PARAMETER, program->parameters[storage->parameter].offset + 4 * place.offset};
+  if (storage->parameter >= 0)
+    return (BufferRef){BUFFER_PARAMETER, program->parameters[storage->parameter].offset + 4 * place.offset};
   return (BufferRef){BUFFER_ARENA, storage->offset + 4 * place.offset};
 }
 
 static Launch build_launch(const Pipeline *p, const Schedule *schedule, const Program *program, const PlannedLaunch *from) {
   BufferRef *buffers = ARENA_ARRAY(p->arena, BufferRef, from->buffer_count);
   for (int32_t i = 0; i < from->buffer_count; i++) buffers[i] = buffer_ref(schedule, program, from->buffers[i]);
-  return (Launch){.kernel = (uint32_t)from->kernel, .buffer_count = (uint32_t)from->buffer_count, .buffers = buffers,
-                  .images_per_task = from->images_per_task, .tasks = from->tasks, .flops = from->flops};
+  return (Launch){.kernel = (uint32_t)from->kernel,
+                  .buffer_count = (uint32_t)from->buffer_count,
+                  .buffers = buffers,
+                  .images_per_task = from->images_per_task,
+                  .tasks = from->tasks,
+                  .flops = from->flops};
 }
 
 static NamedBuffer *build_named(const Pipeline *p, const Schedule *schedule, const NamedPlace *from, size_t count) {
@@ -166,9 +174,17 @@ static const ProgramCell *build_cells(const Pipeline *p, const Model *model) {
 }
 
 static ProgramData build_data(const DataSet *from) {
-  ProgramData data = {.name = from->name, .format = from->format, .channels = from->image.channels, .height = from->image.height,
-                      .width = from->image.width, .classes = from->classes, .train_fraction = from->train_fraction,
-                      .crop_pad = from->crop_pad, .cutout = from->cutout, .flip = from->flip, .train_images = from->train_images,
+  ProgramData data = {.name = from->name,
+                      .format = from->format,
+                      .channels = from->image.channels,
+                      .height = from->image.height,
+                      .width = from->image.width,
+                      .classes = from->classes,
+                      .train_fraction = from->train_fraction,
+                      .crop_pad = from->crop_pad,
+                      .cutout = from->cutout,
+                      .flip = from->flip,
+                      .train_images = from->train_images,
                       .test_images = from->test_images};
   for (int c = 0; c < from->image.channels && c < 8; c++) {
     data.mean[c] = from->mean[c];
@@ -178,10 +194,20 @@ static ProgramData build_data(const DataSet *from) {
 }
 
 static ProgramSearch build_search(const Search *from, int32_t batch) {
-  return (ProgramSearch){.train = from->train, .cross_start = from->cross_start, .cross_end = from->cross_end, .total = from->total,
-                         .batch = batch, .keep = from->keep, .lr_start = from->lr_start, .lr_end = from->lr_end,
-                         .alpha_lr = from->alpha_lr, .alpha_beta1 = from->alpha_beta1, .alpha_beta2 = from->alpha_beta2,
-                         .alpha_scale = from->alpha_scale, .alpha_initial = from->alpha_initial, .last = from->last,
+  return (ProgramSearch){.train = from->train,
+                         .cross_start = from->cross_start,
+                         .cross_end = from->cross_end,
+                         .total = from->total,
+                         .batch = batch,
+                         .keep = from->keep,
+                         .lr_start = from->lr_start,
+                         .lr_end = from->lr_end,
+                         .alpha_lr = from->alpha_lr,
+                         .alpha_beta1 = from->alpha_beta1,
+                         .alpha_beta2 = from->alpha_beta2,
+                         .alpha_scale = from->alpha_scale,
+                         .alpha_initial = from->alpha_initial,
+                         .last = from->last,
                          .seed = from->seed};
 }
 
@@ -220,8 +246,8 @@ Compiled *pipeline_compile(const Model *model, const PipelineOptions *options, E
   p->compiled.program = program;
   bool done = pipeline_schedule(p, model, options, err);
   if (done) {
-    p->code = emit_compile(p->target, (const LoopKernel *const *)p->kernels.kernels.data, p->kernels.kernels.count, options->threads,
-                           options->cache, &p->compiled.kernels, err);
+    p->code = emit_compile(p->target, (const LoopKernel *const *)p->kernels.kernels.data, p->kernels.kernels.count,
+                           options->threads, options->cache, &p->compiled.kernels, err);
     done = p->code != NULL;
   }
   if (!done) {
@@ -264,15 +290,18 @@ static bool print_kernels(Pipeline *p, const Schedule *schedule, const char *sta
     if (printed[kernel]) continue;
     printed[kernel] = true;
     const LoopKernel *k = p->kernels.kernels.data[kernel];
-    if (!strcmp(stage, "loop")) loop_print(k, out);
-    else done = emit_text(p->target, k, strcmp(stage, "asm") ? EMIT_LLVM : EMIT_ASM, out, err);
+    if (!strcmp(stage, "loop"))
+      loop_print(k, out);
+    else
+      done = emit_text(p->target, k, strcmp(stage, "asm") ? EMIT_LLVM : EMIT_ASM, out, err);
     text_add(out, "\n");
   }
   free(printed);
   return done;
 }
 
-bool pipeline_print(const Model *model, const PipelineOptions *options, const char *stage, const char *step, Text *out, Err *err) {
+bool pipeline_print(const Model *model, const PipelineOptions *options, const char *stage, const char *step, Text *out,
+                    Err *err) {
   Pipeline *p = memory_alloc(sizeof *p);
   p->arena = arena_new();
   bool done = pipeline_schedule(p, model, options, err);
@@ -285,8 +314,10 @@ bool pipeline_print(const Model *model, const PipelineOptions *options, const ch
       const Schedule *schedule = p->schedules.data[i];
       if (step && strcmp(step, schedule->graph->name)) continue;
       found = true;
-      if (!strcmp(stage, "graph")) graph_print(schedule->graph, out);
-      else done = print_kernels(p, schedule, stage, out, err);
+      if (!strcmp(stage, "graph"))
+        graph_print(schedule->graph, out);
+      else
+        done = print_kernels(p, schedule, stage, out, err);
     }
   }
   if (done && !found) done = err_set(err, "there is no step %s", step ? step : "at all");

@@ -1,3 +1,4 @@
+/* Constructors of the syntax tree, and the words of its kinds. */
 #include "dsl/ast.h"
 
 #include "dsl/grammar.h"

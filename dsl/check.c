@@ -1,3 +1,4 @@
+/* The order of the checks: names, operations, spaces, blocks, intensive-spaces, the command line, and then the cells. */
 #include "dsl/check.h"
 
 #include <string.h>

@@ -1,3 +1,4 @@
+/* `data` blocks. Every setting is read even after an error in another, so that one run tells all. */
 #include "dsl/check.h"
 
 #include <math.h>

@@ -1,3 +1,4 @@
+/* `search` blocks: epochs, the two optimizers, what is kept. */
 #include "dsl/check.h"
 
 #include <string.h>

@@ -1,3 +1,4 @@
+/* Arithmetic in double precision: whole numbers up to 2^53 and their quotients are exact enough to tell a half from a whole. */
 #include "dsl/check.h"
 
 #include <math.h>

@@ -1,3 +1,4 @@
+/* The filter between scanner and grammar, recovery after errors, and the ways in; parse.h says how they belong together. */
 #include "dsl/parse.h"
 
 #include "dsl/grammar.h"

@@ -1,3 +1,4 @@
+/* What the scanner makes of words, numbers and strays. Positions are bytes of the source. */
 #include "dsl/scan.h"
 
 #include <errno.h>

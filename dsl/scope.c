@@ -1,3 +1,4 @@
+/* Names: one table for all files, a kind of declaration apart from the others. */
 #include "dsl/check.h"
 
 #include <string.h>

@@ -1,3 +1,4 @@
+/* Messages: place, line and caret. A line is shown as a terminal can show it, whatever bytes it holds. */
 #include "dsl/source.h"
 
 #include <stdarg.h>

@@ -12,7 +12,8 @@ typedef struct Term {
 
 /* constant + sum of value * scale */
 LoopValue build_index(LoopKernel *k, int64_t constant, const Term *terms, int count);
-#define AT(k, constant, ...) build_index((k), (constant), (const Term[]){__VA_ARGS__}, (int)(sizeof((const Term[]){__VA_ARGS__}) / sizeof(Term)))
+#define AT(k, constant, ...)                                                                                                     \
+  build_index((k), (constant), (const Term[]){__VA_ARGS__}, (int)(sizeof((const Term[]){__VA_ARGS__}) / sizeof(Term)))
 
 static inline LoopValue build_for(LoopKernel *k, int64_t from, int64_t below, int64_t step) {
   LoopValue a = loop_int(k, from);
@@ -35,7 +36,11 @@ typedef struct BlockLoop {
 } BlockLoop;
 int build_blocks(int64_t channels, int32_t lanes, int32_t group, BlockLoop loops[3]);
 
-static inline int64_t build_round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
-static inline int64_t build_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t build_round_up(int64_t value, int64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
+static inline int64_t build_min(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
 
 #endif

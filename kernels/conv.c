@@ -58,8 +58,10 @@ void conv_clear(LoopKernel *k, int32_t array, int64_t from, int64_t below) {
 }
 
 /* One staged row: columns -pad_x .. of input row `row`, which lies inside the image. */
-static void stage_row(LoopKernel *k, const ConvSpec *s, ConvInput input, ConvRows rows, LoopValue image, LoopValue row, LoopValue tap) {
-  int64_t inside = s->in.width - s->shift_x, first = build_min(s->pad_x, rows.width), end = build_min(rows.width, s->pad_x + inside);
+static void stage_row(LoopKernel *k, const ConvSpec *s, ConvInput input, ConvRows rows, LoopValue image, LoopValue row,
+                      LoopValue tap) {
+  int64_t inside = s->in.width - s->shift_x, first = build_min(s->pad_x, rows.width),
+          end = build_min(rows.width, s->pad_x + inside);
   BlockLoop blocks[3];
   int count = build_blocks(s->in.channels, k->lanes, 1, blocks);
   int64_t pixel = s->in.stride, line = s->in.width * pixel;
@@ -88,7 +90,8 @@ static void clear_columns(LoopKernel *k, const ConvSpec *s, ConvRows rows, LoopV
 }
 
 void conv_stage_rows(LoopKernel *k, const ConvSpec *s, ConvInput input, ConvRows rows, LoopValue image, LoopValue y) {
-  int64_t inside = s->in.width - s->shift_x, first = build_min(s->pad_x, rows.width), end = build_min(rows.width, s->pad_x + inside);
+  int64_t inside = s->in.width - s->shift_x, first = build_min(s->pad_x, rows.width),
+          end = build_min(rows.width, s->pad_x + inside);
   LoopValue tap = build_for(k, 0, s->kernel_y, 1);
   LoopValue row = AT(k, -(int64_t)s->pad_y, {y, s->stride_y}, {tap, s->dilation});
   LoopValue minus = loop_int(k, -1);
@@ -118,7 +121,8 @@ typedef struct Forward {
 } Forward;
 
 /* acc[pixel, block] += rows[tap, pixel, c] * w[tap, c, block] for one step of input channels. */
-static void multiply(LoopKernel *k, const Forward *f, int32_t acc, LoopValue input, LoopValue weight, int32_t pixels, const BlockLoop *b, int64_t steps) {
+static void multiply(LoopKernel *k, const Forward *f, int32_t acc, LoopValue input, LoopValue weight, int32_t pixels,
+                     const BlockLoop *b, int64_t steps) {
   const ConvSpec *s = f->s;
   LoopValue u = loop_unroll(k, 0, steps, 1);
   LoopValue block = loop_unroll(k, 0, b->blocks, 1);
@@ -137,7 +141,8 @@ static void multiply(LoopKernel *k, const Forward *f, int32_t acc, LoopValue inp
   loop_end(k);
 }
 
-static void tile(LoopKernel *k, const Forward *f, int32_t acc, LoopValue image, LoopValue y, LoopValue group, LoopValue x, LoopValue o, int32_t pixels, const BlockLoop *b) {
+static void tile(LoopKernel *k, const Forward *f, int32_t acc, LoopValue image, LoopValue y, LoopValue group, LoopValue x,
+                 LoopValue o, int32_t pixels, const BlockLoop *b) {
   const ConvSpec *s = f->s;
   LoopValue zero = loop_f32(k, 0);
   LoopValue clear = loop_unroll(k, 0, pixels * b->blocks, 1);
@@ -148,7 +153,8 @@ static void tile(LoopKernel *k, const Forward *f, int32_t acc, LoopValue image, 
   int64_t steps = f->in % 4 == 0 ? 4 : 1;
   LoopValue c = build_for(k, 0, f->in, steps);
   int64_t channels = s->in.channels;
-  LoopValue input = AT(k, 0, {ky, f->rows.width * channels}, {kx, s->dilation * channels}, {x, s->stride_x * channels}, {group, f->in}, {c, 1});
+  LoopValue input =
+      AT(k, 0, {ky, f->rows.width * channels}, {kx, s->dilation * channels}, {x, s->stride_x * channels}, {group, f->in}, {c, 1});
   int64_t row = s->out.channels;
   LoopValue weight = AT(k, 0, {ky, s->kernel_x * f->in * row}, {kx, f->in * row}, {c, row}, {group, f->out}, {o, 1});
   multiply(k, f, acc, input, weight, pixels, b, steps);
@@ -174,7 +180,8 @@ LoopKernel *family_conv(const ConvSpec *given, Arena *arena) {
   const ConvSpec *s = &spec;
   LoopKernel *k = loop_new(arena, "conv", s->lanes);
   ConvInput input = conv_input(k, s);
-  Forward f = {s, {0, 0}, loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32), 0, s->in.channels / s->groups, s->out.channels / s->groups};
+  Forward f = {
+      s, {0, 0}, loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32), 0, s->in.channels / s->groups, s->out.channels / s->groups};
   f.y = loop_buffer(k, "y", LOOP_OUT, LOOP_ELEMENT_F32);
   f.rows = conv_rows(k, s);
   int32_t group_blocks = s->lanes >= 16 ? 2 : 1, most = s->lanes >= 16 ? 8 : 6;

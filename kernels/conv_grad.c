@@ -17,7 +17,8 @@ static LoopValue partial_index(LoopKernel *k, const WeightGrad *f, LoopValue bas
 }
 
 /* Moves the register tile from or to the partial. */
-static void move_tile(LoopKernel *k, const WeightGrad *f, int32_t acc, LoopValue base, int32_t channels, const BlockLoop *b, bool store) {
+static void move_tile(LoopKernel *k, const WeightGrad *f, int32_t acc, LoopValue base, int32_t channels, const BlockLoop *b,
+                      bool store) {
   LoopValue i = loop_unroll(k, 0, channels, 1);
   LoopValue block = loop_unroll(k, 0, b->blocks, 1);
   LoopValue at = partial_index(k, f, base, i, block);
@@ -34,7 +35,8 @@ static void move_tile(LoopKernel *k, const WeightGrad *f, int32_t acc, LoopValue
   loop_end(k);
 }
 
-static void weight_tile(LoopKernel *k, const WeightGrad *f, int32_t acc, LoopValue input, LoopValue gradient, LoopValue base, int32_t channels, const BlockLoop *b) {
+static void weight_tile(LoopKernel *k, const WeightGrad *f, int32_t acc, LoopValue input, LoopValue gradient, LoopValue base,
+                        int32_t channels, const BlockLoop *b) {
   const ConvSpec *s = f->s;
   move_tile(k, f, acc, base, channels, b, false);
   LoopValue x = build_for(k, 0, s->out.width, 1);
@@ -76,7 +78,8 @@ static void weight_row(LoopKernel *k, const WeightGrad *f, int32_t acc, LoopValu
       LoopValue input = AT(k, 0, {ky, f->rows.width * channels}, {kx, s->dilation * channels}, {group, f->in}, {c, 1});
       int64_t line = (int64_t)s->out.width * s->out.stride;
       LoopValue gradient = AT(k, 0, {image, s->out.height * line}, {y, line}, {group, f->out}, {o, 1});
-      LoopValue base = AT(k, 0, {task, taps * f->in * row}, {ky, s->kernel_x * f->in * row}, {kx, f->in * row}, {c, row}, {group, f->out}, {o, 1});
+      LoopValue base = AT(k, 0, {task, taps * f->in * row}, {ky, s->kernel_x * f->in * row}, {kx, f->in * row}, {c, row},
+                          {group, f->out}, {o, 1});
       weight_tile(k, f, acc, input, gradient, base, part ? (int32_t)(f->in - whole) : most, &blocks[b]);
       loop_end(k);
     }
@@ -92,7 +95,10 @@ LoopKernel *family_conv_grad_weight(const ConvSpec *given, Arena *arena) {
   ConvSpec spec = conv_flatten(given);
   const ConvSpec *s = &spec;
   LoopKernel *k = loop_new(arena, "conv_grad_weight", s->lanes);
-  WeightGrad f = {.s = s, .dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32), .in = s->in.channels / s->groups, .out = s->out.channels / s->groups};
+  WeightGrad f = {.s = s,
+                  .dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32),
+                  .in = s->in.channels / s->groups,
+                  .out = s->out.channels / s->groups};
   ConvInput input = conv_input(k, s);
   f.partial = loop_buffer(k, "partial", LOOP_INOUT, LOOP_ELEMENT_F32);
   f.rows = conv_rows(k, s);
@@ -119,8 +125,8 @@ LoopKernel *family_conv_grad_weight(const ConvSpec *given, Arena *arena) {
 typedef struct InputGrad {
   const ConvSpec *s;
   int32_t dy, w, dx, transposed, padded;
-  int64_t height, width;  /* of the padded image */
-  int64_t start, skip;    /* in it: the element of the first output pixel's first tap; that of dx's first pixel */
+  int64_t height, width; /* of the padded image */
+  int64_t start, skip;   /* in it: the element of the first output pixel's first tap; that of dx's first pixel */
   int64_t in, out;
   bool plain;
 } InputGrad;
@@ -141,7 +147,8 @@ static void transpose(LoopKernel *k, const InputGrad *f) {
 }
 
 /* acc[pixel, block] = sum over o of dy[pixel, o] * transposed[tap, o, block] */
-static void input_product(LoopKernel *k, const InputGrad *f, int32_t acc, LoopValue gradient, LoopValue weight, int32_t pixels, const BlockLoop *b) {
+static void input_product(LoopKernel *k, const InputGrad *f, int32_t acc, LoopValue gradient, LoopValue weight, int32_t pixels,
+                          const BlockLoop *b) {
   const ConvSpec *s = f->s;
   LoopValue zero = loop_f32(k, 0);
   LoopValue clear = loop_unroll(k, 0, pixels * b->blocks, 1);
@@ -168,7 +175,8 @@ static void input_product(LoopKernel *k, const InputGrad *f, int32_t acc, LoopVa
 }
 
 /* Writes the tile to dx (plain), or adds it to the padded image. */
-static void input_store(LoopKernel *k, const InputGrad *f, int32_t acc, LoopValue to, int64_t pixel, int32_t pixels, const BlockLoop *b) {
+static void input_store(LoopKernel *k, const InputGrad *f, int32_t acc, LoopValue to, int64_t pixel, int32_t pixels,
+                        const BlockLoop *b) {
   LoopValue i = loop_unroll(k, 0, pixels, 1);
   LoopValue block = loop_unroll(k, 0, b->blocks, 1);
   LoopValue slot = AT(k, 0, {i, b->blocks}, {block, 1});
@@ -186,7 +194,8 @@ static void input_store(LoopKernel *k, const InputGrad *f, int32_t acc, LoopValu
   loop_end(k);
 }
 
-static void input_tile(LoopKernel *k, const InputGrad *f, int32_t acc, LoopValue image, LoopValue y, LoopValue x, LoopValue group, LoopValue c, int32_t pixels, const BlockLoop *b) {
+static void input_tile(LoopKernel *k, const InputGrad *f, int32_t acc, LoopValue image, LoopValue y, LoopValue x, LoopValue group,
+                       LoopValue c, int32_t pixels, const BlockLoop *b) {
   const ConvSpec *s = f->s;
   int64_t line = (int64_t)s->out.width * s->out.stride;
   LoopValue gradient = AT(k, 0, {image, s->out.height * line}, {y, line}, {x, s->out.stride}, {group, f->out});
@@ -201,7 +210,8 @@ static void input_tile(LoopKernel *k, const InputGrad *f, int32_t acc, LoopValue
     input_store(k, f, acc, to, s->in.stride, pixels, b);
   } else {
     int64_t pixel = s->in.channels, row = f->width * pixel;
-    LoopValue to = AT(k, f->start, {y, s->stride_y * row}, {ky, s->dilation * row}, {x, s->stride_x * pixel}, {kx, s->dilation * pixel}, {group, f->in}, {c, 1});
+    LoopValue to = AT(k, f->start, {y, s->stride_y * row}, {ky, s->dilation * row}, {x, s->stride_x * pixel},
+                      {kx, s->dilation * pixel}, {group, f->in}, {c, 1});
     input_store(k, f, acc, to, s->stride_x * pixel, pixels, b);
   }
   loop_end(k);
@@ -242,7 +252,7 @@ LoopKernel *family_conv_grad_input(const ConvSpec *given, Arena *arena) {
   f.transposed = loop_shared(k, "transposed", (int64_t)s->kernel_y * s->kernel_x * f.in * s->out.channels);
   /* The padded image starts where the first tap of the first output pixel reads: `pad - shift` pixels before dx. */
   int64_t before_y = s->pad_y - s->shift_y, before_x = s->pad_x - s->shift_x;
-  int64_t skip_y = before_y > 0 ? before_y : 0, skip_x = before_x > 0 ? before_x : 0; /* rows and columns before dx */
+  int64_t skip_y = before_y > 0 ? before_y : 0, skip_x = before_x > 0 ? before_x : 0;     /* rows and columns before dx */
   int64_t start_y = before_y < 0 ? -before_y : 0, start_x = before_x < 0 ? -before_x : 0; /* of dx that nothing reaches */
   int64_t reach_y = start_y + (int64_t)(s->out.height - 1) * s->stride_y + (int64_t)s->dilation * (s->kernel_y - 1) + 1;
   int64_t reach_x = start_x + (int64_t)(s->out.width - 1) * s->stride_x + (int64_t)s->dilation * (s->kernel_x - 1) + 1;

@@ -14,9 +14,12 @@ ConvInput conv_input(LoopKernel *k, const ConvSpec *spec); /* declares the buffe
 /* `count` lanes of channels from `channel` on of the element at `index`, through the prologue. */
 LoopValue conv_read(LoopKernel *k, const ConvSpec *spec, ConvInput input, LoopValue index, LoopValue channel, int32_t count);
 
-static inline bool conv_is_depthwise(const ConvSpec *s) { return s->groups > 1 && s->groups == s->in.channels && s->groups == s->out.channels; }
+static inline bool conv_is_depthwise(const ConvSpec *s) {
+  return s->groups > 1 && s->groups == s->in.channels && s->groups == s->out.channels;
+}
 static inline bool conv_is_plain(const ConvSpec *s) { /* one pixel in, one pixel out */
-  return s->kernel_y == 1 && s->kernel_x == 1 && s->stride_y == 1 && s->stride_x == 1 && !s->pad_y && !s->pad_x && !s->shift_y && !s->shift_x;
+  return s->kernel_y == 1 && s->kernel_x == 1 && s->stride_y == 1 && s->stride_x == 1 && !s->pad_y && !s->pad_x && !s->shift_y &&
+         !s->shift_x;
 }
 
 /* A plain convolution sees an image as rows of up to 64 pixels, whatever its sides. */

@@ -35,7 +35,9 @@ static void stage(LoopKernel *k, const Depthwise *d, ConvInput input, LoopValue 
 }
 
 /* Everything is cleared at the start of a task; `stage` then only ever writes the inside. */
-static void clear(LoopKernel *k, const Depthwise *d) { conv_clear(k, d->staged, 0, d->height * d->width * k->lanes); }
+static void clear(LoopKernel *k, const Depthwise *d) {
+  conv_clear(k, d->staged, 0, d->height * d->width * k->lanes);
+}
 
 typedef struct Taps {
   LoopValue ky, kx, tap;
@@ -54,7 +56,8 @@ static void taps_end(LoopKernel *k) {
   loop_end(k);
 }
 
-static void forward_tile(LoopKernel *k, const Depthwise *d, int32_t acc, int32_t w, int32_t out, LoopValue image, LoopValue y, LoopValue x, LoopValue c, int32_t count, int32_t pixels) {
+static void forward_tile(LoopKernel *k, const Depthwise *d, int32_t acc, int32_t w, int32_t out, LoopValue image, LoopValue y,
+                         LoopValue x, LoopValue c, int32_t count, int32_t pixels) {
   const ConvSpec *s = d->s;
   LoopValue zero = loop_f32(k, 0);
   LoopValue first = loop_unroll(k, 0, pixels, 1);
@@ -66,7 +69,8 @@ static void forward_tile(LoopKernel *k, const Depthwise *d, int32_t acc, int32_t
   LoopValue lanes = loop_int(k, count);
   LoopValue weight = loop_load_lanes(k, w, at, lanes, 0);
   LoopValue i = loop_unroll(k, 0, pixels, 1);
-  LoopValue from = AT(k, 0, {corner, 1}, {t.ky, s->dilation * d->width * k->lanes}, {t.kx, (int64_t)s->dilation * k->lanes}, {i, (int64_t)s->stride_x * k->lanes});
+  LoopValue from = AT(k, 0, {corner, 1}, {t.ky, s->dilation * d->width * k->lanes}, {t.kx, (int64_t)s->dilation * k->lanes},
+                      {i, (int64_t)s->stride_x * k->lanes});
   LoopValue all = loop_int(k, k->lanes);
   LoopValue value = loop_load_lanes(k, d->staged, from, all, 0);
   LoopValue sum = loop_get(k, acc, i);
@@ -84,7 +88,8 @@ static void forward_tile(LoopKernel *k, const Depthwise *d, int32_t acc, int32_t
   loop_end(k);
 }
 
-static void forward_rows(LoopKernel *k, const Depthwise *d, int32_t acc, int32_t w, int32_t out, LoopValue image, LoopValue c, int32_t count) {
+static void forward_rows(LoopKernel *k, const Depthwise *d, int32_t acc, int32_t w, int32_t out, LoopValue image, LoopValue c,
+                         int32_t count) {
   const ConvSpec *s = d->s;
   int32_t pixels = 8;
   int64_t whole = s->out.width / pixels * pixels;
@@ -120,7 +125,9 @@ static LoopKernel *forward(const ConvSpec *s, const char *name, Arena *arena) {
   return k;
 }
 
-LoopKernel *depthwise_forward(const ConvSpec *spec, Arena *arena) { return forward(spec, "depthwise", arena); }
+LoopKernel *depthwise_forward(const ConvSpec *spec, Arena *arena) {
+  return forward(spec, "depthwise", arena);
+}
 
 /* One pixel's gradient goes to every tap's place in the staged image. */
 static void scatter(LoopKernel *k, const Depthwise *d, int32_t dy, int32_t w, LoopValue image, LoopValue c, int32_t count) {
@@ -161,7 +168,8 @@ static void copy_inside(LoopKernel *k, const Depthwise *d, int32_t dx, LoopValue
   LoopValue from = AT(k, (s->pad_y * d->width + s->pad_x) * k->lanes, {row, d->width * k->lanes}, {column, k->lanes});
   LoopValue all = loop_int(k, k->lanes);
   LoopValue value = loop_load_lanes(k, d->staged, from, all, 0);
-  LoopValue target = AT(k, s->shift_y * line + s->shift_x * pixel, {image, s->in.height * line}, {row, line}, {column, pixel}, {c, 1});
+  LoopValue target =
+      AT(k, s->shift_y * line + s->shift_x * pixel, {image, s->in.height * line}, {row, line}, {column, pixel}, {c, 1});
   LoopValue inside = loop_int(k, count);
   loop_store_lanes(k, dx, target, value, inside);
   loop_end(k);
@@ -173,7 +181,8 @@ static LoopKernel *gather(const ConvSpec *spec, Arena *arena);
 
 LoopKernel *depthwise_grad_input(const ConvSpec *s, Arena *arena) {
   bool dense = s->stride_y == 1 && s->stride_x == 1 && !s->shift_y && !s->shift_x;
-  if (dense && s->pad_y <= s->dilation * (s->kernel_y - 1) && s->pad_x <= s->dilation * (s->kernel_x - 1)) return gather(s, arena);
+  if (dense && s->pad_y <= s->dilation * (s->kernel_y - 1) && s->pad_x <= s->dilation * (s->kernel_x - 1))
+    return gather(s, arena);
   LoopKernel *k = loop_new(arena, "depthwise_grad_input", s->lanes);
   int32_t dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32);
   int32_t w = loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32);

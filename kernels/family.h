@@ -61,23 +61,24 @@ enum { MAP_MAX_INPUTS = 48, MAP_MAX_STEPS = 240, MAP_MAX_OUTPUTS = 4 };
 
 /* A step's operands: 0 .. input_count-1 are inputs, input_count + i is step i. */
 typedef struct MapStep {
-  LoopOp op;     /* LOOP_ADD, SUB, MUL, DIV, FMA, MAX, MIN, SQRT, LOOP_GT with LOOP_SELECT, LOOP_FLOAT (`value`), LOOP_BATCH (B * `value`) */
+  LoopOp op; /* LOOP_ADD, SUB, MUL, DIV, FMA, MAX, MIN, SQRT, LOOP_GT with LOOP_SELECT, LOOP_FLOAT (`value`), LOOP_BATCH (B *
+                `value`) */
   int32_t a, b, c;
   double value;
 } MapStep;
 
 typedef struct MapOutput {
-  int32_t value;  /* an operand number */
-  bool sum;       /* over the task's pixels: a partial (tasks, sums, C) row in the order of the outputs; else a tensor */
+  int32_t value; /* an operand number */
+  bool sum;      /* over the task's pixels: a partial (tasks, sums, C) row in the order of the outputs; else a tensor */
   int32_t stride;
-  bool in_place;  /* flat: written over input `input` and not to a buffer of its own */
+  bool in_place; /* flat: written over input `input` and not to a buffer of its own */
   int32_t input;
 } MapOutput;
 
 typedef struct MapSpec {
   int32_t lanes, images;
-  bool flat;      /* parameter-shaped: `channels` elements in all, no B; a task does `chunk` of them */
-  int32_t chunk;  /* a multiple of the lanes */
+  bool flat;                /* parameter-shaped: `channels` elements in all, no B; a task does `chunk` of them */
+  int32_t chunk;            /* a multiple of the lanes */
   int32_t channels, pixels; /* of one image */
   MapInput inputs[MAP_MAX_INPUTS];
   int32_t input_count;
@@ -102,11 +103,11 @@ LoopKernel *family_moments_finish(const MomentsSpec *spec, Arena *arena);
 
 typedef struct SlotsSpec {
   int32_t lanes;
-  int32_t images;    /* a task of the producer: slots = ceil(B / images); 0: `slots` */
+  int32_t images; /* a task of the producer: slots = ceil(B / images); 0: `slots` */
   int32_t slots;
-  int64_t elements;  /* of one slot */
-  int64_t chunk;     /* elements a task: a multiple of the lanes */
-  bool total;        /* one number: the sum of all elements (one task) */
+  int64_t elements; /* of one slot */
+  int64_t chunk;    /* elements a task: a multiple of the lanes */
+  bool total;       /* one number: the sum of all elements (one task) */
 } SlotsSpec;
 LoopKernel *family_sum_slots(const SlotsSpec *spec, Arena *arena); /* partial, y */
 
@@ -124,11 +125,11 @@ LoopKernel *family_global_mean(const MomentsSpec *spec, Arena *arena);
 /* ---- vectors and scalars (vector.c) ---- */
 typedef struct VectorSpec {
   int32_t lanes;
-  int32_t rows;      /* K or classes, or a linear layer's outputs */
-  int32_t inner;     /* a linear layer's inputs */
+  int32_t rows;  /* K or classes, or a linear layer's outputs */
+  int32_t inner; /* a linear layer's inputs */
   bool batched;
   int32_t index;
-  int32_t count;     /* operands of stack */
+  int32_t count; /* operands of stack */
   double value, decay;
 } VectorSpec;
 LoopKernel *family_softmax(const VectorSpec *spec, Arena *arena);            /* x, y (rows) */

@@ -20,9 +20,12 @@ static Map map_buffers(LoopKernel *k, const MapSpec *s) {
     m.inputs[i] = loop_buffer(k, arena_printf(k->arena, "a%d", i), written ? LOOP_INOUT : LOOP_IN, LOOP_ELEMENT_F32);
   }
   for (int32_t i = 0; i < s->output_count; i++) {
-    if (s->outputs[i].sum) m.sums++;
-    else if (s->outputs[i].in_place) m.outputs[i] = m.inputs[s->outputs[i].input];
-    else m.outputs[i] = loop_buffer(k, output_names[i], LOOP_OUT, LOOP_ELEMENT_F32);
+    if (s->outputs[i].sum)
+      m.sums++;
+    else if (s->outputs[i].in_place)
+      m.outputs[i] = m.inputs[s->outputs[i].input];
+    else
+      m.outputs[i] = loop_buffer(k, output_names[i], LOOP_OUT, LOOP_ELEMENT_F32);
   }
   if (m.sums) {
     m.partial = loop_buffer(k, "partial", LOOP_OUT, LOOP_ELEMENT_F32);
@@ -54,10 +57,14 @@ static void map_element(LoopKernel *k, const Map *m, LoopValue image, LoopValue 
   for (int32_t i = 0; i < s->input_count; i++) {
     const MapInput *input = &s->inputs[i];
     LoopValue at = c;
-    if (input->kind == MAP_TENSOR && !s->flat) at = AT(k, input->offset, {image, (int64_t)s->pixels * input->stride}, {pixel, input->stride}, {c, 1});
-    else if (input->kind == MAP_IMAGE) at = AT(k, input->offset, {image, s->channels}, {c, 1});
-    else if (input->kind == MAP_SCALAR) at = loop_int(k, input->offset);
-    else at = AT(k, input->offset, {c, 1});
+    if (input->kind == MAP_TENSOR && !s->flat)
+      at = AT(k, input->offset, {image, (int64_t)s->pixels * input->stride}, {pixel, input->stride}, {c, 1});
+    else if (input->kind == MAP_IMAGE)
+      at = AT(k, input->offset, {image, s->channels}, {c, 1});
+    else if (input->kind == MAP_SCALAR)
+      at = loop_int(k, input->offset);
+    else
+      at = AT(k, input->offset, {c, 1});
     values[i] = input->kind == MAP_SCALAR ? loop_load(k, m->inputs[i], at) : loop_load_lanes(k, m->inputs[i], at, lanes, 0);
   }
   for (int32_t i = 0; i < s->step_count; i++) values[s->input_count + i] = map_step(k, &s->steps[i], values);
@@ -70,7 +77,8 @@ static void map_element(LoopKernel *k, const Map *m, LoopValue image, LoopValue 
       LoopValue total = loop_op2(k, LOOP_ADD, old, value);
       loop_set(k, m->acc, slot, total);
     } else {
-      LoopValue at = s->flat ? c : AT(k, 0, {image, (int64_t)s->pixels * s->outputs[i].stride}, {pixel, s->outputs[i].stride}, {c, 1});
+      LoopValue at =
+          s->flat ? c : AT(k, 0, {image, (int64_t)s->pixels * s->outputs[i].stride}, {pixel, s->outputs[i].stride}, {c, 1});
       loop_store_lanes(k, m->outputs[i], at, value, lanes);
     }
   }
@@ -110,7 +118,8 @@ static void map_sums_end(LoopKernel *k, const Map *m, LoopValue c, LoopValue lan
 }
 
 LoopKernel *family_map(const MapSpec *s, Arena *arena) {
-  if (s->input_count > MAP_MAX_INPUTS || s->step_count > MAP_MAX_STEPS || s->output_count > MAP_MAX_OUTPUTS) die("family_map: spec too large");
+  if (s->input_count > MAP_MAX_INPUTS || s->step_count > MAP_MAX_STEPS || s->output_count > MAP_MAX_OUTPUTS)
+    die("family_map: spec too large");
   LoopKernel *k = loop_new(arena, "map", s->lanes);
   Map m = map_buffers(k, s);
   if (s->flat) {

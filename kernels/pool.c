@@ -189,7 +189,8 @@ LoopKernel *family_pool_grad(const PoolSpec *s, Arena *arena) {
   return k;
 }
 
-static void unshift_part(LoopKernel *k, const UnshiftSpec *s, int32_t x, int32_t y, LoopValue image, const BlockLoop *block, bool inside) {
+static void unshift_part(LoopKernel *k, const UnshiftSpec *s, int32_t x, int32_t y, LoopValue image, const BlockLoop *block,
+                         bool inside) {
   LoopValue c = build_for(k, block->from, block->below, block->step);
   LoopValue row = build_for(k, 0, inside ? s->in.height : s->out.height, 1);
   LoopValue column = build_for(k, 0, inside ? s->in.width : s->out.width, 1);

@@ -49,7 +49,8 @@ LoopKernel *family_moments(const MomentsSpec *s, Arena *arena) {
 }
 
 /* Joins one task's (count, mean, squares about the mean) to the running ones (Chan et al.). */
-static void moments_join(LoopKernel *k, const MomentsSpec *s, int32_t partial, int32_t acc, LoopValue task, LoopValue c, LoopValue lanes) {
+static void moments_join(LoopKernel *k, const MomentsSpec *s, int32_t partial, int32_t acc, LoopValue task, LoopValue c,
+                         LoopValue lanes) {
   LoopValue from = AT(k, 0, {task, s->images});
   LoopValue end = AT(k, s->images, {task, s->images});
   LoopValue batch = loop_batch(k);
@@ -131,7 +132,8 @@ LoopKernel *family_moments_finish(const MomentsSpec *s, Arena *arena) {
 }
 
 /* acc += sum over slots of partial[slot, at ..] */
-static void add_slots(LoopKernel *k, const SlotsSpec *s, int32_t partial, int32_t acc, LoopValue slots, LoopValue at, LoopValue lanes) {
+static void add_slots(LoopKernel *k, const SlotsSpec *s, int32_t partial, int32_t acc, LoopValue slots, LoopValue at,
+                      LoopValue lanes) {
   LoopValue zero = loop_int(k, 0), one = loop_int(k, 1);
   LoopValue slot = loop_for(k, zero, slots, one);
   LoopValue from = AT(k, 0, {slot, s->elements}, {at, 1});

@@ -3,8 +3,12 @@
 #include "kernels/build.h"
 #include "kernels/family.h"
 
-static int32_t in(LoopKernel *k, const char *name) { return loop_buffer(k, name, LOOP_IN, LOOP_ELEMENT_F32); }
-static int32_t out(LoopKernel *k, const char *name) { return loop_buffer(k, name, LOOP_OUT, LOOP_ELEMENT_F32); }
+static int32_t in(LoopKernel *k, const char *name) {
+  return loop_buffer(k, name, LOOP_IN, LOOP_ELEMENT_F32);
+}
+static int32_t out(LoopKernel *k, const char *name) {
+  return loop_buffer(k, name, LOOP_OUT, LOOP_ELEMENT_F32);
+}
 
 static LoopValue load_f64(LoopKernel *k, int32_t array, LoopValue at) {
   LoopValue value = loop_load(k, array, at);
@@ -130,7 +134,8 @@ LoopKernel *family_stack(const VectorSpec *s, Arena *arena) {
 }
 
 /* y[o] = b[o] + sum over i of x[i] * w[i, o], for a row of x that begins at `x_base` */
-static void linear_row(LoopKernel *k, const VectorSpec *s, const int32_t *buffer, int32_t acc, LoopValue x_base, LoopValue y_base) {
+static void linear_row(LoopKernel *k, const VectorSpec *s, const int32_t *buffer, int32_t acc, LoopValue x_base,
+                       LoopValue y_base) {
   BlockLoop blocks[3];
   int count = build_blocks(s->rows, k->lanes, 4, blocks);
   for (int b = 0; b < count; b++) {

@@ -27,10 +27,15 @@ static void initialise_llvm(void) {
   LLVMInitializeX86AsmPrinter();
 }
 
+/* Asks for the extensions that compilers have long known by name; whatever has these has the rest of its level. */
 static bool machine_runs(const EmitTarget *level) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  return strcmp(level->name, "x86-64-v4") == 0 ? __builtin_cpu_supports("x86-64-v4") : __builtin_cpu_supports("x86-64-v3");
+  bool narrow = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                __builtin_cpu_supports("bmi2");
+  bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return narrow && (wide || strcmp(level->name, "x86-64-v4") != 0);
 #else
   (void)level;
   return false;

@@ -8,27 +8,33 @@
 
 enum { MOST_LEAVES = 36 }; /* of one fused expression, below MAP_MAX_INPUTS with room for a sum's own operands */
 
-static bool is_reduce(OpCode op) { return op == OP_BN_GRAD_SUMS || op == OP_CHANNEL_SUM || op == OP_CHANNEL_DOT || op == OP_DOT; }
+static bool is_reduce(OpCode op) {
+  return op == OP_BN_GRAD_SUMS || op == OP_CHANNEL_SUM || op == OP_CHANNEL_DOT || op == OP_DOT;
+}
 
 static bool is_elementwise(const Graph *graph, ValueId v) {
   const GraphNode *node = graph_node(graph, v);
   return op_table[node->op].class == CLASS_MAP && node->op != OP_ADAM_STEP;
 }
 
-static bool is_cheap(OpCode op) { return op == OP_RELU || op == OP_BN_APPLY || op == OP_SCALE || op == OP_RELU_GRAD; }
+static bool is_cheap(OpCode op) {
+  return op == OP_RELU || op == OP_BN_APPLY || op == OP_SCALE || op == OP_RELU_GRAD;
+}
 
 typedef struct Uses {
-  int32_t count;         /* distinct users */
-  bool memory;           /* a user that cannot compute it */
-  bool convolution;      /* a user that is a convolution reading it as its input */
+  int32_t count;    /* distinct users */
+  bool memory;      /* a user that cannot compute it */
+  bool convolution; /* a user that is a convolution reading it as its input */
 } Uses;
 
 static void note_use(const Graph *graph, ValueId user, int32_t operand, Uses *use) {
   const GraphNode *node = graph_node(graph, user);
   bool input = (node->op == OP_CONV && operand == 0) || (node->op == OP_CONV_GRAD_WEIGHT && operand == 1) || node->op == OP_SHIFT;
   use->count++;
-  if (input) use->convolution = true;
-  else if (!is_elementwise(graph, user) && !is_reduce(node->op)) use->memory = true;
+  if (input)
+    use->convolution = true;
+  else if (!is_elementwise(graph, user) && !is_reduce(node->op))
+    use->memory = true;
 }
 
 static bool can_skip(const Graph *graph, ValueId v, const Uses *use) {

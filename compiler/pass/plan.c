@@ -4,9 +4,13 @@
 
 enum { ALIGNMENT = 64 };
 
-static bool alive_together(const Storage *a, const Storage *b) { return a->first <= b->last && b->first <= a->last; }
+static bool alive_together(const Storage *a, const Storage *b) {
+  return a->first <= b->last && b->first <= a->last;
+}
 
-static int64_t rounded(int64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+static int64_t rounded(int64_t bytes) {
+  return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
 
 static int larger_first(const void *a, const void *b) {
   const Storage *x = *(const Storage *const *)a, *y = *(const Storage *const *)b;
@@ -37,7 +41,8 @@ static int64_t lowest_gap(Storage **placed, size_t count, Storage **near, const 
 
 void pass_plan(Schedule *schedule) {
   size_t count = schedule->storages.count, placed = 0, wanted = 0;
-  Storage **order = memory_alloc((count + 1) * sizeof *order), **done = memory_alloc((count + 1) * sizeof *done), **near = memory_alloc((count + 1) * sizeof *near);
+  Storage **order = memory_alloc((count + 1) * sizeof *order), **done = memory_alloc((count + 1) * sizeof *done),
+          **near = memory_alloc((count + 1) * sizeof *near);
   for (size_t i = 0; i < count; i++)
     if (schedule->storages.data[i].parameter < 0) order[wanted++] = &schedule->storages.data[i];
   for (size_t i = 0; i < wanted; i++)

@@ -45,12 +45,17 @@ void call_read(Scheduler *s, Call *call, ValueId v) {
   if (parameter >= 0) call->reads[call->read_count++] = parameter;
 }
 
-int32_t call_launch(Scheduler *s, Call *call, FamilyFunction *family, const void *spec, size_t spec_bytes, int32_t images, int32_t tasks,
-                    double flops) {
-  PlannedLaunch launch = {.kernel = kernel_for(s->kernels, family, spec, spec_bytes), .segment = call->segment, .images_per_task = images,
-                          .tasks = tasks, .flops = flops, .buffer_count = call->count,
+int32_t call_launch(Scheduler *s, Call *call, FamilyFunction *family, const void *spec, size_t spec_bytes, int32_t images,
+                    int32_t tasks, double flops) {
+  PlannedLaunch launch = {.kernel = kernel_for(s->kernels, family, spec, spec_bytes),
+                          .segment = call->segment,
+                          .images_per_task = images,
+                          .tasks = tasks,
+                          .flops = flops,
+                          .buffer_count = call->count,
                           .order = (int32_t)s->out->launches.count};
-  if (s->kernels->kernels.data[launch.kernel]->buffer_count != call->count) die("kernel %s: %d buffers given", s->kernels->kernels.data[launch.kernel]->name, call->count);
+  if (s->kernels->kernels.data[launch.kernel]->buffer_count != call->count)
+    die("kernel %s: %d buffers given", s->kernels->kernels.data[launch.kernel]->name, call->count);
   Place *buffers = ARENA_ARRAY(s->arena, Place, call->count);
   memcpy(buffers, call->buffers, (size_t)call->count * sizeof *buffers);
   launch.buffers = buffers;
@@ -80,7 +85,9 @@ Place schedule_place(Scheduler *s, ValueId v) {
   return s->place[v];
 }
 
-void schedule_written(Scheduler *s, ValueId v, int32_t ready) { s->ready[v] = ready; }
+void schedule_written(Scheduler *s, ValueId v, int32_t ready) {
+  s->ready[v] = ready;
+}
 
 Plane schedule_plane(const Scheduler *s, ValueId v, Place place) {
   Type type = graph_type(s->graph, v);
@@ -158,9 +165,12 @@ static void schedule_value(Scheduler *s, ValueId v) {
   default: break;
   }
   OpClass class = op_table[node->op].class;
-  if (class == CLASS_DATA) schedule_data(s, v);
-  else if (class == CLASS_MAP && node->op != OP_ADAM_STEP) schedule_map(s, v);
-  else schedule_vector(s, v);
+  if (class == CLASS_DATA)
+    schedule_data(s, v);
+  else if (class == CLASS_MAP && node->op != OP_ADAM_STEP)
+    schedule_map(s, v);
+  else
+    schedule_vector(s, v);
 }
 
 static void schedule_leaf(Scheduler *s, ValueId v) {
@@ -185,8 +195,10 @@ static void place_concatenations(Scheduler *s) {
     for (int32_t i = 0; i < node->operand_count; i++) {
       ValueId part = node->operands[i];
       const GraphNode *operand = graph_node(s->graph, part);
-      bool launched = op_table[operand->op].class != CLASS_LEAF && (op_table[operand->op].class != CLASS_DATA || operand->op == OP_CONCAT);
-      if (launched && s->kept[part] && s->place[part].storage < 0) s->place[part] = (Place){whole.storage, whole.offset + at, whole.stride};
+      bool launched =
+          op_table[operand->op].class != CLASS_LEAF && (op_table[operand->op].class != CLASS_DATA || operand->op == OP_CONCAT);
+      if (launched && s->kept[part] && s->place[part].storage < 0)
+        s->place[part] = (Place){whole.storage, whole.offset + at, whole.stride};
       at += operand->type.dims[0];
     }
   }
@@ -212,7 +224,8 @@ static void mark_updates(Scheduler *s) {
     s->done[weight->value] = s->done[momentum->value] = true;
     const GraphNode *step = graph_node(s->graph, momentum->value);
     const GraphNode *gradient = graph_node(s->graph, step->operands[2]);
-    if (gradient->op == OP_LINEAR_GRAD_WEIGHT && !graph_type(s->graph, gradient->operands[0]).batched && s->use_count[step->operands[2]] == 1)
+    if (gradient->op == OP_LINEAR_GRAD_WEIGHT && !graph_type(s->graph, gradient->operands[0]).batched &&
+        s->use_count[step->operands[2]] == 1)
       s->done[step->operands[2]] = true;
   }
 }
@@ -221,8 +234,10 @@ static void schedule_updates(Scheduler *s) {
   for (size_t i = 0; i < s->graph->updates.count; i++) {
     const Update *update = &s->graph->updates.data[i];
     const Update *momentum = momentum_of(s, update);
-    if (momentum) schedule_descend(s, update, momentum);
-    else if (!s->done[update->value]) schedule_copy_update(s, update);
+    if (momentum)
+      schedule_descend(s, update, momentum);
+    else if (!s->done[update->value])
+      schedule_copy_update(s, update);
   }
 }
 
@@ -255,7 +270,8 @@ static void count_uses(Scheduler *s) {
 
 static Scheduler scheduler_new(const Graph *graph, KernelSet *kernels, Arena *arena) {
   size_t count = graph->nodes.count;
-  Scheduler s = {.graph = graph, .kernels = kernels, .arena = arena, .out = ARENA_NEW(arena, Schedule), .batch = graph->module->batch};
+  Scheduler s = {
+      .graph = graph, .kernels = kernels, .arena = arena, .out = ARENA_NEW(arena, Schedule), .batch = graph->module->batch};
   s.out->graph = graph;
   s.kept = pass_fuse(graph, arena);
   s.use_count = ARENA_ARRAY(arena, int32_t, count);

@@ -15,9 +15,9 @@ bool *pass_fuse(const Graph *graph, Arena *arena);
 typedef struct Storage { /* a piece of memory with one lifetime */
   int32_t parameter;     /* index into the module's parameters; -1: in the arena */
   int64_t bytes;
-  int32_t first, last;   /* segments in which it is written first and read last */
-  bool whole_step;       /* an input or a result: lives from the first to the last segment */
-  int64_t offset;        /* bytes: set by `plan` */
+  int32_t first, last; /* segments in which it is written first and read last */
+  bool whole_step;     /* an input or a result: lives from the first to the last segment */
+  int64_t offset;      /* bytes: set by `plan` */
 } Storage;
 
 typedef struct Place { /* where a value's elements are */

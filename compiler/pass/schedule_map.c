@@ -29,8 +29,12 @@ static int32_t add_step(Expression *e, LoopOp op, int32_t a, int32_t b, int32_t 
   return -1 - e->spec.step_count++;
 }
 
-static int32_t number(Expression *e, double value) { return add_step(e, LOOP_FLOAT, 0, 0, 0, value); }
-static int32_t binary(Expression *e, LoopOp op, int32_t a, int32_t b) { return add_step(e, op, a, b, 0, 0); }
+static int32_t number(Expression *e, double value) {
+  return add_step(e, LOOP_FLOAT, 0, 0, 0, value);
+}
+static int32_t binary(Expression *e, LoopOp op, int32_t a, int32_t b) {
+  return add_step(e, op, a, b, 0, 0);
+}
 
 static int32_t input_number(Expression *e, MapKind kind, int32_t stride, int32_t offset) {
   if (e->spec.input_count == MAP_MAX_INPUTS) die("an expression with more than %d inputs", MAP_MAX_INPUTS);
@@ -44,14 +48,19 @@ static int32_t input_number(Expression *e, MapKind kind, int32_t stride, int32_t
 static int32_t leaf(Expression *e, ValueId v, int32_t offset) {
   Type type = graph_type(e->s->graph, v);
   bool one = type_elements(type, 1) == 1 && !type.batched;
-  MapKind kind = one ? MAP_SCALAR : e->spec.flat ? MAP_TENSOR : type.batched ? (type.rank == 1 && e->spec.pixels > 1 ? MAP_IMAGE : MAP_TENSOR) : MAP_CHANNEL;
+  MapKind kind = one            ? MAP_SCALAR
+                 : e->spec.flat ? MAP_TENSOR
+                 : type.batched ? (type.rank == 1 && e->spec.pixels > 1 ? MAP_IMAGE : MAP_TENSOR)
+                                : MAP_CHANNEL;
   call_read(e->s, e->call, v);
   return input_number(e, kind, e->s->place[v].stride, offset);
 }
 
 static int32_t expression_value(Expression *e, ValueId v, int32_t offset, bool root);
 
-static int32_t operand(Expression *e, const GraphNode *node, int32_t i) { return expression_value(e, node->operands[i], 0, false); }
+static int32_t operand(Expression *e, const GraphNode *node, int32_t i) {
+  return expression_value(e, node->operands[i], 0, false);
+}
 
 /* (x - mean) / sqrt(variance + 1e-5); the second number is the factor. */
 static int32_t normalised(Expression *e, ValueId x, ValueId moments, int32_t *factor) {
@@ -129,9 +138,12 @@ static int32_t expression_value(Expression *e, ValueId v, int32_t offset, bool r
     if (e->known[i].value == v && e->known[i].offset == offset) return e->known[i].operand;
   const GraphNode *node = graph_node(e->s->graph, v);
   int32_t at;
-  if (node->op == OP_CONST) at = number(e, node->attributes->value);
-  else if (root || !e->s->kept[v]) at = compute(e, node);
-  else at = leaf(e, v, offset);
+  if (node->op == OP_CONST)
+    at = number(e, node->attributes->value);
+  else if (root || !e->s->kept[v])
+    at = compute(e, node);
+  else
+    at = leaf(e, v, offset);
   e->known[e->known_count++] = (Known){v, offset, at};
   return at;
 }
@@ -143,7 +155,9 @@ static void add_output(Expression *e, int32_t value, bool sum, int32_t stride) {
   output->stride = stride;
 }
 
-static int32_t renumbered(const Expression *e, int32_t at) { return at < 0 ? e->spec.input_count - 1 - at : at; }
+static int32_t renumbered(const Expression *e, int32_t at) {
+  return at < 0 ? e->spec.input_count - 1 - at : at;
+}
 
 static void finish(Expression *e) {
   for (int32_t i = 0; i < e->spec.step_count; i++) {
@@ -255,7 +269,8 @@ static void wait_for_readers(const Scheduler *s, Call *call, int32_t parameter) 
   if (s->parameter_read[parameter] + 1 > call->segment) call->segment = s->parameter_read[parameter] + 1;
 }
 
-static void outer_descend(Scheduler *s, const Update *weight, const Update *momentum, const GraphNode *step, const GraphNode *gradient) {
+static void outer_descend(Scheduler *s, const Update *weight, const Update *momentum, const GraphNode *step,
+                          const GraphNode *gradient) {
   const GraphNode *descend = graph_node(s->graph, weight->value);
   VectorSpec spec;
   memset(&spec, 0, sizeof spec);

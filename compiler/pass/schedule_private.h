@@ -13,12 +13,12 @@ typedef struct Scheduler {
   Schedule *out;
   int64_t batch;
   const bool *kept;
-  int32_t *use_count;       /* distinct operand slots that read the value */
-  Place *place;             /* of each value; storage -1: none yet */
-  int32_t *ready;           /* of each value: the first segment that may read it */
-  int32_t *parameter_read;  /* of each parameter: the last segment that reads it, -1: none */
-  bool *done;               /* emitted together with another value */
-  Place *coefficients;      /* of each bn_moments value: (2, C) scale and shift of its bn_apply; storage -1: none yet */
+  int32_t *use_count;      /* distinct operand slots that read the value */
+  Place *place;            /* of each value; storage -1: none yet */
+  int32_t *ready;          /* of each value: the first segment that may read it */
+  int32_t *parameter_read; /* of each parameter: the last segment that reads it, -1: none */
+  bool *done;              /* emitted together with another value */
+  Place *coefficients;     /* of each bn_moments value: (2, C) scale and shift of its bn_apply; storage -1: none yet */
   int32_t *coefficients_ready;
 } Scheduler;
 
@@ -37,8 +37,8 @@ typedef LoopKernel *FamilyFunction(const void *spec, Arena *arena);
 void call_read(Scheduler *s, Call *call, ValueId v);
 void call_place(Call *call, Place place, int32_t ready); /* memory that is no value */
 /* Adds the launch; returns the first segment that may read what it wrote. */
-int32_t call_launch(Scheduler *s, Call *call, FamilyFunction *family, const void *spec, size_t spec_bytes, int32_t images, int32_t tasks,
-                    double flops);
+int32_t call_launch(Scheduler *s, Call *call, FamilyFunction *family, const void *spec, size_t spec_bytes, int32_t images,
+                    int32_t tasks, double flops);
 #define CALL_LAUNCH(s, call, family, spec, images, tasks, flops)                                                                 \
   call_launch((s), (call), (FamilyFunction *)(void (*)(void))(family), (spec), sizeof *(spec), (images), (tasks), (flops))
 
@@ -50,7 +50,9 @@ void schedule_written(Scheduler *s, ValueId v, int32_t ready);
 
 Plane schedule_plane(const Scheduler *s, ValueId v, Place place);
 int32_t schedule_images(int64_t floats); /* images a task, from the floats of one image */
-static inline int32_t schedule_tasks(const Scheduler *s, int32_t images) { return (int32_t)((s->batch + images - 1) / images); }
+static inline int32_t schedule_tasks(const Scheduler *s, int32_t images) {
+  return (int32_t)((s->batch + images - 1) / images);
+}
 
 /* Sums partials (tasks, elements) into `to`; returns when it is ready. */
 int32_t schedule_sum(Scheduler *s, Place partial, int32_t ready, int32_t images, int64_t elements, bool total, Place to);

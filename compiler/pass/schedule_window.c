@@ -146,7 +146,8 @@ void schedule_pool(Scheduler *s, ValueId v) {
   Call call = {0};
   for (int32_t i = 0; i < node->operand_count; i++) call_read(s, &call, node->operands[i]);
   call_place(&call, to, 0);
-  FamilyFunction *family = gradient ? (FamilyFunction *)(void (*)(void))family_pool_grad : (FamilyFunction *)(void (*)(void))family_pool;
+  FamilyFunction *family =
+      gradient ? (FamilyFunction *)(void (*)(void))family_pool_grad : (FamilyFunction *)(void (*)(void))family_pool;
   schedule_written(s, v, call_launch(s, &call, family, &spec, sizeof spec, spec.images, 0, 0));
 }
 

@@ -35,7 +35,9 @@ void *memory_resize(void *memory, size_t bytes) {
   return moved;
 }
 
-Arena *arena_new(void) { return memory_alloc(sizeof(Arena)); }
+Arena *arena_new(void) {
+  return memory_alloc(sizeof(Arena));
+}
 
 void arena_free(Arena *arena) {
   if (!arena) return;

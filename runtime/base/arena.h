@@ -19,7 +19,7 @@ char *arena_printf(Arena *arena, const char *format, ...) __attribute__((format(
 #define ARENA_ARRAY(arena, Type, count) ((Type *)arena_alloc_array((arena), (size_t)(count), sizeof(Type)))
 
 /* malloc, calloc and realloc that end the process with a message where there is no memory. */
-void *memory_alloc(size_t bytes);                 /* zeroed */
+void *memory_alloc(size_t bytes); /* zeroed */
 void *memory_resize(void *memory, size_t bytes);
 
 #endif

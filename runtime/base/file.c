@@ -108,8 +108,10 @@ bool folder_make(const char *path, Err *err) {
     memcpy(partial, path, i);
     partial[i] = 0;
     struct stat info;
-    if (mkdir(partial, 0755) && errno != EEXIST) done = err_set(err, "cannot make folder %s: %s", partial, strerror(errno));
-    else if (stat(partial, &info) || !S_ISDIR(info.st_mode)) done = err_set(err, "cannot make folder %s: there is a file of this name", partial);
+    if (mkdir(partial, 0755) && errno != EEXIST)
+      done = err_set(err, "cannot make folder %s: %s", partial, strerror(errno));
+    else if (stat(partial, &info) || !S_ISDIR(info.st_mode))
+      done = err_set(err, "cannot make folder %s: there is a file of this name", partial);
   }
   free(partial);
   return done;

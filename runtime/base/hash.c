@@ -11,4 +11,6 @@ HashName hash_name(const void *data, size_t size) {
   return name;
 }
 
-uint64_t hash_u64(const void *data, size_t size) { return XXH3_64bits(data, size); }
+uint64_t hash_u64(const void *data, size_t size) {
+  return XXH3_64bits(data, size);
+}

@@ -23,7 +23,9 @@ void text_add_bytes(Text *text, const void *bytes, size_t count) {
   text->data[text->length] = 0;
 }
 
-void text_add(Text *text, const char *string) { text_add_bytes(text, string, strlen(string)); }
+void text_add(Text *text, const char *string) {
+  text_add_bytes(text, string, strlen(string));
+}
 
 void text_printf(Text *text, const char *format, ...) {
   va_list args, again;

@@ -7,26 +7,26 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-#define VECTOR(Type)                                                                                                   \
-  struct {                                                                                                             \
-    Type *data;                                                                                                        \
-    size_t count, capacity;                                                                                            \
+#define VECTOR(Type)                                                                                                             \
+  struct {                                                                                                                       \
+    Type *data;                                                                                                                  \
+    size_t count, capacity;                                                                                                      \
   }
 
-#define vector_push(vector, element)                                                                                   \
-  do {                                                                                                                 \
-    if ((vector)->count == (vector)->capacity) {                                                                       \
-      (vector)->capacity = (vector)->capacity ? 2 * (vector)->capacity : 16;                                           \
-      (vector)->data = memory_resize((vector)->data, (vector)->capacity * sizeof *(vector)->data);                     \
-    }                                                                                                                  \
-    (vector)->data[(vector)->count++] = (element);                                                                     \
+#define vector_push(vector, element)                                                                                             \
+  do {                                                                                                                           \
+    if ((vector)->count == (vector)->capacity) {                                                                                 \
+      (vector)->capacity = (vector)->capacity ? 2 * (vector)->capacity : 16;                                                     \
+      (vector)->data = memory_resize((vector)->data, (vector)->capacity * sizeof *(vector)->data);                               \
+    }                                                                                                                            \
+    (vector)->data[(vector)->count++] = (element);                                                                               \
   } while (0)
 
-#define vector_free(vector)                                                                                            \
-  do {                                                                                                                 \
-    free((vector)->data);                                                                                              \
-    (vector)->data = NULL;                                                                                             \
-    (vector)->count = (vector)->capacity = 0;                                                                          \
+#define vector_free(vector)                                                                                                      \
+  do {                                                                                                                           \
+    free((vector)->data);                                                                                                        \
+    (vector)->data = NULL;                                                                                                       \
+    (vector)->count = (vector)->capacity = 0;                                                                                    \
   } while (0)
 
 #endif

@@ -1,9 +1,9 @@
 /* Every value that a step keeps in memory, as machine code computes it, against the reference interpreter: a small model, a
  * batch that is not full, no memory shared, so that the first value that differs names the operation that is wrong. */
+#include "compiler/emit/emit.h"
 #include "compiler/lower.h"
 #include "compiler/pass/pass.h"
 #include "compiler/pass/schedule.h"
-#include "compiler/emit/emit.h"
 #include "dsl/dsl.h"
 
 #include <math.h>
@@ -14,23 +14,22 @@
 
 #include <cmocka.h>
 
-static const char model_text[] =
-    "import \"darts.adwp\"\n"
-    "data shapes { format synthetic image 3 x 8 x 8 classes 5 split 50% train, 50% valid }\n"
-    "generator predict = softmax -> fc(6) -> fc(weights)\n"
-    "intensive small of darts keep 4 {\n"
-    "  normal { node 2: sep_conv_3x3(0), avg_pool_3x3(1), identity(0), dil_conv_5x5(1)\n"
-    "           node 3: max_pool_3x3(0), sep_conv_5x5(2), identity(2), dil_conv_3x3(1) }\n"
-    "  reduction { node 2: sep_conv_5x5(0), max_pool_3x3(1), identity(0), dil_conv_3x3(1)\n"
-    "              node 3: avg_pool_3x3(0), identity(1), sep_conv_3x3(2), dil_conv_5x5(0) }\n"
-    "}\n"
-    "hypernetwork net {\n"
-    "  stem conv(3, 3*C) -> bn(affine)\n"
-    "  cells 3 of small, channels C = 4, reduction at 1/3 and 2/3\n"
-    "  predict conv weights by predict\n"
-    "  head global_avg_pool -> linear(classes) -> cross_entropy\n"
-    "}\n"
-    "search net on shapes { train 2 epochs cross 3..4 total 5 epochs batch 5 }\n";
+static const char model_text[] = "import \"darts.adwp\"\n"
+                                 "data shapes { format synthetic image 3 x 8 x 8 classes 5 split 50% train, 50% valid }\n"
+                                 "generator predict = softmax -> fc(6) -> fc(weights)\n"
+                                 "intensive small of darts keep 4 {\n"
+                                 "  normal { node 2: sep_conv_3x3(0), avg_pool_3x3(1), identity(0), dil_conv_5x5(1)\n"
+                                 "           node 3: max_pool_3x3(0), sep_conv_5x5(2), identity(2), dil_conv_3x3(1) }\n"
+                                 "  reduction { node 2: sep_conv_5x5(0), max_pool_3x3(1), identity(0), dil_conv_3x3(1)\n"
+                                 "              node 3: avg_pool_3x3(0), identity(1), sep_conv_3x3(2), dil_conv_5x5(0) }\n"
+                                 "}\n"
+                                 "hypernetwork net {\n"
+                                 "  stem conv(3, 3*C) -> bn(affine)\n"
+                                 "  cells 3 of small, channels C = 4, reduction at 1/3 and 2/3\n"
+                                 "  predict conv weights by predict\n"
+                                 "  head global_avg_pool -> linear(classes) -> cross_entropy\n"
+                                 "}\n"
+                                 "search net on shapes { train 2 epochs cross 3..4 total 5 epochs batch 5 }\n";
 
 enum { BATCH = 4 };
 
@@ -67,8 +66,10 @@ typedef struct Memory {
 } Memory;
 
 static Memory memory_new(const Schedule *schedule, const Module *module) {
-  Memory m = {memory_alloc(schedule->storages.count * sizeof(float *)), memory_alloc(module->parameters.count * sizeof(double *))};
-  for (size_t i = 0; i < schedule->storages.count; i++) m.storages[i] = memory_alloc((size_t)schedule->storages.data[i].bytes + 64);
+  Memory m = {memory_alloc(schedule->storages.count * sizeof(float *)),
+              memory_alloc(module->parameters.count * sizeof(double *))};
+  for (size_t i = 0; i < schedule->storages.count; i++)
+    m.storages[i] = memory_alloc((size_t)schedule->storages.data[i].bytes + 64);
   for (size_t i = 0; i < module->parameters.count; i++) {
     const Parameter *p = &module->parameters.data[i];
     int64_t count = type_elements(p->type, 1);
@@ -90,10 +91,12 @@ static void memory_free(Memory m, const Schedule *schedule, const Module *module
   free(m.parameters);
 }
 
-/* The relative error of a value in norm (values that cancel out to less than 1e-4 count as 1e-4); activations lie as (B, H, W, stride). */
+/* The relative error of a value in norm (values that cancel out to less than 1e-4 count as 1e-4); activations lie as (B, H, W,
+ * stride). */
 static double difference(const Type *type, bool plain, const Place *place, const float *data, const double *expected) {
   double error = 0, norm = 0;
-  int64_t count = type_elements(*type, BATCH), channels = type->dims[0], pixels = type->rank == 3 ? (int64_t)type->dims[1] * type->dims[2] : 1;
+  int64_t count = type_elements(*type, BATCH), channels = type->dims[0],
+          pixels = type->rank == 3 ? (int64_t)type->dims[1] * type->dims[2] : 1;
   for (int64_t i = 0; i < count; i++) {
     int64_t at = i;
     if (type->batched && type->rank > 0) {
@@ -113,7 +116,8 @@ static void run(const Schedule *schedule, const EmitCode *code, const KernelSet 
   for (size_t i = 0; i < schedule->launches.count; i++) {
     const PlannedLaunch *launch = &schedule->launches.data[i];
     void *buffers[128];
-    for (int32_t b = 0; b < launch->buffer_count; b++) buffers[b] = m.storages[launch->buffers[b].storage] + launch->buffers[b].offset;
+    for (int32_t b = 0; b < launch->buffer_count; b++)
+      buffers[b] = m.storages[launch->buffers[b].storage] + launch->buffers[b].offset;
     size_t bytes = (size_t)loop_scratch(kernels->kernels.data[launch->kernel], NULL) + 64;
     void *scratch = aligned_alloc(64, (bytes + 63) / 64 * 64);
     KernelArgs args = {buffers, scratch, BATCH};
@@ -136,7 +140,8 @@ static void check_step(const Model *model, unsigned step, const char *cpu) {
   const Graph *graph = pass_simplify(module->steps.data[0]);
   KernelSet kernels = {.arena = arena, .lanes = emit_target_lanes(target)};
   Schedule *schedule = pass_schedule(graph, &kernels, arena);
-  EmitCode *code = emit_compile(target, (const LoopKernel *const *)kernels.kernels.data, kernels.kernels.count, 2, NULL, NULL, &err);
+  EmitCode *code =
+      emit_compile(target, (const LoopKernel *const *)kernels.kernels.data, kernels.kernels.count, 2, NULL, NULL, &err);
   if (!code) fail_msg("%s", err.text);
   Memory m = memory_new(schedule, module);
   double x[5 * 3 * 8 * 8], y[5], rate = 0.025, corrections[3] = {3e-4, 0.5, 0.001};
@@ -150,7 +155,8 @@ static void check_step(const Model *model, unsigned step, const char *cpu) {
       for (int e = 0; e < BATCH * 192; e++) to[(e / 192 * 64 + e % 64) * 3 + e / 64 % 3] = (float)x[e];
     else if (!strcmp(in->name, "y"))
       for (int e = 0; e < BATCH; e++) ((int32_t *)(void *)to)[e] = e;
-    else if (!strcmp(in->name, "rate")) to[0] = (float)rate;
+    else if (!strcmp(in->name, "rate"))
+      to[0] = (float)rate;
     else
       for (int e = 0; e < 3; e++) to[e] = (float)corrections[e];
   }
@@ -165,7 +171,7 @@ static void check_step(const Model *model, unsigned step, const char *cpu) {
     bool plain = node->op == OP_BN_MOMENTS || node->op == OP_BN_GRAD_SUMS;
     bool matrix = (node->type.rank == 2 && !plain) || (node->op == OP_RESHAPE && node->type.rank != 4);
     if (place->storage < 0 || updated || node->op == OP_INPUT || node->op == OP_SHIFT) continue;
-    if (!node->type.batched && matrix) continue; /* in the order of what reads it */
+    if (!node->type.batched && matrix) continue;         /* in the order of what reads it */
     if (node->op == OP_LINEAR || node->op == OP_STACK) { /* fc2's outputs too */
       if (!node->type.batched && node->type.dims[0] > 6) continue;
     }
@@ -174,9 +180,12 @@ static void check_step(const Model *model, unsigned step, const char *cpu) {
     if (!(error < 1e-3)) {
       wrong++;
       const GraphNode *first = graph_node(graph, node->operands[0]);
-      print_message("%s: value %zu, %s of %s (kept %d): error %g\n", graph->name, v, op_table[node->op].text, op_table[first->op].text,
-                    schedule->places[node->operands[0]].storage, error);
-      if (node->op == OP_CONV) print_message("  kernel %d, stride %d, dilation %d, pad %d, groups %d\n", node->attributes->window.kernel_y, node->attributes->window.stride_y, node->attributes->window.dilation, node->attributes->window.pad_y, node->attributes->window.groups);
+      print_message("%s: value %zu, %s of %s (kept %d): error %g\n", graph->name, v, op_table[node->op].text,
+                    op_table[first->op].text, schedule->places[node->operands[0]].storage, error);
+      if (node->op == OP_CONV)
+        print_message("  kernel %d, stride %d, dilation %d, pad %d, groups %d\n", node->attributes->window.kernel_y,
+                      node->attributes->window.stride_y, node->attributes->window.dilation, node->attributes->window.pad_y,
+                      node->attributes->window.groups);
     }
   }
   assert_int_equal(wrong, 0);

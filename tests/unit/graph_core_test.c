@@ -569,6 +569,13 @@ static const char *const folds[][3] = {
      " %0 f32[B, 1, 1, 1] = slice %a {begin 0, count 1}\n %1 f32[B, 2, 1, 1] = slice %a {begin 1, count 2}\n result r = %a\n"},
     {"%a f32[], %b f32[]", "%0 f32[2]=stack %a,%b %1 f32[]=element %0{index 1} result r=%1",
      " %0 f32[2] = stack %a, %b\n result r = %b\n"},
+    {"%a f32[B,2,1,1]",
+     "%0 f32[B,1,1,1]=slice %a{begin 0,count 1} %1 f32[B,1,1,1]=slice %a{begin 1,count 1} %2 f32[B,2,1,1]=concat %1,%0",
+     " %0 f32[B, 1, 1, 1] = slice %a {begin 0, count 1}\n %1 f32[B, 1, 1, 1] = slice %a {begin 1, count 1}\n"
+     " %2 f32[B, 2, 1, 1] = concat %1, %0\n"},
+    {"%a f32[2]",
+     "%0 f32[]=element %a{index 0} %1 f32[]=element %a{index 1} %2 f32[2]=stack %0,%1 %3 f32[2]=stack %1,%0 result r=%2",
+     " %0 f32[] = element %a {index 0}\n %1 f32[] = element %a {index 1}\n %2 f32[2] = stack %1, %0\n result r = %a\n"},
     /* zero */
     {"%a f32[B,1,2,2], %b f32[1,1,1,1]",
      "%0 f32[B,1,2,2]=const{value 0} %1 f32[B,1,2,2]=conv %0,%b %2 f32[1,1,1,1]=conv_grad_weight %0,%a result r=%1 result s=%2",

@@ -74,17 +74,15 @@ static Parameter constant(Type type, double value, ParameterKind kind) {
 static ValueId generated_weight(const Place *place, const Stage *stage, Type shape) {
   const Generator *generator = &place->lowering->model->generator;
   int32_t hidden = generator->hidden, outputs = (int32_t)type_elements(shape, 1);
-  Parameter second = uniform(matrix_type(outputs, hidden), hidden);
-  second.generates = shape;
-  Parameter bias = uniform(vector_type(outputs), hidden);
-  bias.generates = shape;
+  Parameter second = uniform(matrix_type(outputs, hidden), hidden), second_bias = uniform(vector_type(outputs), hidden);
+  second.generates = second_bias.generates = shape;
   if (place->probability == NO_VALUE) die("%s%s: a generated weight outside a node", place->prefix, stage->name);
   ValueId value = graph_ternary(place->graph, OP_LINEAR, place->probability,
                                 parameter_value(place, stage->name, "fc1.weight", uniform(matrix_type(hidden, 1), 1)),
                                 parameter_value(place, stage->name, "fc1.bias", uniform(vector_type(hidden), 1)));
   if (generator->activation == ACTIVATION_RELU) value = graph_unary(place->graph, OP_RELU, value);
   value = graph_ternary(place->graph, OP_LINEAR, value, parameter_value(place, stage->name, "fc2.weight", second),
-                        parameter_value(place, stage->name, "fc2.bias", bias));
+                        parameter_value(place, stage->name, "fc2.bias", second_bias));
   return graph_emit(place->graph, OP_RESHAPE, &value, 1, &(Attributes){.shape = shape});
 }
 

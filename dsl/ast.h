@@ -72,8 +72,6 @@ typedef struct Setting {
   Name unit;       /* epochs, images */
   Name what;       /* predict WHAT weights by */
   Expr *fractions; /* reduction at 1/3 and 2/3 */
-  bool none;       /* reduction none */
-  bool damaged;
 } Setting;
 
 /* when left operator right [and ...]: chain */

@@ -20,7 +20,8 @@ enum {
   LIMIT_IMAGE = 1 << 26, /* numbers in the activation of one image */
   LIMIT_STAGES = 200000, /* primitives of a whole model */
   LIMIT_WORK = 2000000,  /* steps to instantiate it */
-  LIMIT_HEIGHT = 32,     /* operations defined by operations */
+  LIMIT_HEIGHT = 16,     /* operations defined by operations */
+  LIMIT_BRANCHES = 16,   /* `concat` and `add` within one another, operations expanded */
   LIMIT_CLASSES = 1 << 16,
   LIMIT_ENTRIES = 256, /* operations of a space */
   LIMIT_EPOCHS = 1000000,

@@ -17,6 +17,7 @@ typedef struct Expansion {
   Checker *checker;
   const Place *place;
   Names names;
+  int depth; /* branches within branches */
 } Expansion;
 
 typedef VECTOR(Stage) Stages;
@@ -170,12 +171,18 @@ static bool branches(Expansion *expansion, const Expr *call, const Environment *
   Arena *arena = expansion->checker->arena;
   bool concat = stage->kind == PRIMITIVE_CONCAT;
   int count = 0;
+  if (expansion->depth == LIMIT_BRANCHES)
+    return refuse(expansion, call->where, environment, stage->in,
+                  arena_printf(arena, "branches are nested more than %d deep", LIMIT_BRANCHES));
   for (const Argument *argument = call->arguments; argument; argument = argument->next) count++;
   const Chain **chains = ARENA_ARRAY(arena, const Chain *, count);
   int64_t channels = 0;
   for (const Argument *argument = call->arguments; argument; argument = argument->next) {
     Chain *chain = ARENA_NEW(arena, Chain);
-    if (!expand_branch(expansion, argument->value, environment, own, stage->in, chain)) return false;
+    expansion->depth++;
+    bool sound = expand_branch(expansion, argument->value, environment, own, stage->in, chain);
+    expansion->depth--;
+    if (!sound) return false;
     Shape first = stage->branch_count ? chains[0]->out : chain->out;
     chains[stage->branch_count++] = chain;
     channels += chain->out.channels;

@@ -63,7 +63,7 @@ double random_uniform_double(uint64_t seed, RandomStream stream, uint64_t index,
   return (double)(bits >> 11) * 0x1p-53;
 }
 
-/* log x = e log 2 + 2 artanh s with x = m 2^e, m in [sqrt(1/2), sqrt 2), s = (m - 1) / (m + 1), so s^2 < 0.0295: the first term
+/* log x = e log 2 + 2 artanh s with x = m 2^e, m in (sqrt(1/2), sqrt 2], s = (m - 1) / (m + 1), so s^2 < 0.0295: the first term
  * of artanh's series that is left out is below 2^-60 of the sum. */
 double random_log(double x) {
   const double log2_high = 0x1.62e42fee00000p-1, log2_low = 0x1.a39ef35793c76p-33; /* high: e * high is exact */

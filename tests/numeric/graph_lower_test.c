@@ -117,7 +117,8 @@ static void parameters_of_a_model(void **state) {
   check_parameter(&f, "head.linear1.weight", instance_matrix(5, 16), 0.25);
   check_parameter(&f, "head.linear1.bias", instance_vector(5, false), 0.25);
   assert_true(type_equal(parameter(&f, "cells.0.nodes.0.0.dw1.fc2.weight")->generates, weights_type(4, 1, 3)));
-  assert_int_equal(parameter(&f, "cells.0.nodes.0.0.dw1.fc2.bias")->generates.rank, 0);
+  assert_true(type_equal(parameter(&f, "cells.1.nodes.0.0.pw1.fc2.bias")->generates, weights_type(8, 8, 1)));
+  assert_int_equal(parameter(&f, "cells.0.nodes.0.0.dw1.fc1.weight")->generates.rank, 0);
   assert_int_equal(parameter(&f, "stem.bn1.scale")->init, INIT_CONSTANT);
   assert_int_equal(parameter(&f, "alpha.1.1")->kind, PARAMETER_ALPHA);
   assert_int_equal(parameter(&f, "momentum.head.linear1.bias")->kind, PARAMETER_MOMENTUM);
@@ -248,7 +249,6 @@ static void simplified_steps_of(const Fixture *f) {
     const Graph *step = f->module->steps.data[i], *clean = pass_simplify(step);
     Err err;
     if (!graph_verify(step, &err) || !graph_verify(clean, &err)) fail_msg("%s: %s", step->name, err.text);
-    assert_true(clean->nodes.count < step->nodes.count);
     check_outer_products(clean);
     check_same_step(f, step, clean);
   }

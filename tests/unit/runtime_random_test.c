@@ -104,10 +104,10 @@ static void permutations_are_uniform(void **state) {
     counts[order[0] + 4 * order[1] + 16 * order[2] + 64 * order[3]]++;
   }
   int seen = 0;
-  double chi = 0;
+  double chi = 0, expected = (double)TRIALS / 24;
   for (int i = 0; i < 256; i++) {
     seen += counts[i] > 0;
-    if (counts[i]) chi += pow(counts[i] - TRIALS / 24.0, 2) / (TRIALS / 24.0);
+    if (counts[i]) chi += pow(counts[i] - expected, 2) / expected;
   }
   assert_int_equal(seen, 24);
   assert_true(chi < 60);
@@ -174,7 +174,7 @@ static void normals_have_the_moments_of_a_normal(void **state) {
   double sums[5] = {0};
   for (uint64_t n = 0; n < COUNT; n++) {
     double z = random_normal(4, RANDOM_ALPHA, n % 7, n);
-    for (int power = 1; power <= 4; power++) sums[power] += pow(z, power) / COUNT;
+    for (int power = 1; power <= 4; power++) sums[power] += pow(z, power) / (double)COUNT;
   }
   assert_true(fabs(sums[1]) < 0.015 && fabs(sums[2] - 1) < 0.02 && fabs(sums[3]) < 0.05 && fabs(sums[4] - 3) < 0.15);
 }

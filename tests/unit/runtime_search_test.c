@@ -304,13 +304,19 @@ static void test_flipped_bits(void **state) {
   float best[6];
   Err err;
   Executor *executor = executor_new(&toy_program, 1, &err);
+  SearchState read = {.best_alpha = best};
+  Safetensors *whole = safetensors_read(path, size, true, &err);
+  snprintf(read.data_hash.hex, sizeof read.data_hash.hex, "%s", safetensors_metadata(whole, "data_hash"));
+  safetensors_free(whole);
+  if (!checkpoint_read(path, &toy_program, executor, &read, &err)) fail_msg("%s", err.text);
+  assert_int_equal(read.epoch, 3);
+  assert_int_equal(read.epoch_step, 3);
   for (uint64_t n = 0; n < 300; n++) {
     uint32_t bit = random_below(5, RANDOM_TEST, 0, n, (uint32_t)size * 8);
     data[bit / 8] ^= (char)(1 << bit % 8);
     size_t length = n % 3 ? size : random_below(5, RANDOM_TEST, 1, n, (uint32_t)size); /* some cut short too */
     write_bytes(path, data, length);
     data[bit / 8] ^= (char)(1 << bit % 8);
-    SearchState read = {.best_alpha = best};
     err = (Err){""};
     assert_false(checkpoint_read(path, &toy_program, executor, &read, &err));
     assert_non_null(strstr(err.text, path));
@@ -548,6 +554,30 @@ static void test_gates(void **state) {
   assert_true(logits[3] != logits[4] && logits[4] != logits[5] && logits[5] != logits[6]);
 }
 
+/* What each step is given: the rate of its epoch, Adam's corrections from the first step of the search on, new logits in
+ * training. */
+static void test_inputs_of_steps(void **state) {
+  (void)state;
+  SearchSummary summary;
+  toy_logged = 0;
+  must_run(&toy_program, "inputs", false, &summary);
+  assert_int_equal(toy_logged, RUN_STEPS);
+  for (int n = 0; n < RUN_STEPS; n++) {
+    const ToyStep *step = &toy_log[n];
+    int epoch = n / EPOCH_STEPS, t = n - 2 * EPOCH_STEPS + 1;
+    assert_int_equal(step->kind, "ttscss"[epoch]);
+    if (step->kind != 's') assert_true(fabs(step->rate - 0.025 * (1 + cos(acos(-1) * epoch / 6))) < 1e-8);
+    if (step->kind == 't') {
+      assert_true(step->logit == random_normal(7, RANDOM_ALPHA, (uint64_t)n, 0));
+      continue;
+    }
+    assert_true(step->corrections[0] == 0.01F);
+    assert_true(step->corrections[1] == (float)(1 - pow(0.5, t)));
+    assert_true(step->corrections[2] == (float)(1 - pow(0.999, t)));
+    if (t == 1) assert_true(step->logit == (float)(1e-3 * (double)random_normal(7, RANDOM_ALPHA_START, 0, 0)));
+  }
+}
+
 static int make_root(void **state) {
   (void)state;
   snprintf(root, sizeof root, "%s/adwp-search-test-XXXXXX", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
@@ -582,6 +612,7 @@ int main(void) {
       cmocka_unit_test(test_loss_that_is_not_a_number),
       cmocka_unit_test(test_which_epoch_wins),
       cmocka_unit_test(test_gates),
+      cmocka_unit_test(test_inputs_of_steps),
   };
   return cmocka_run_group_tests(tests, make_root, remove_root);
 }

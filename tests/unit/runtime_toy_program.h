@@ -49,6 +49,19 @@ static volatile sig_atomic_t toy_stop;
 static atomic_bool toy_kill;
 static atomic_bool toy_poison; /* the next step's loss is not a number */
 
+typedef struct ToyStep {
+  char kind; /* 't'rain, 's'earch, 'c'ross */
+  float rate, corrections[3], logit;
+} ToyStep;
+static ToyStep toy_log[64]; /* the inputs of each step since toy_logged was set to 0 */
+static int toy_logged;
+
+static void toy_note(char kind, const float *rate, const float *corrections, const float *logits) {
+  ToyStep *step = &toy_log[toy_logged++ % 64];
+  *step = (ToyStep){.kind = kind, .rate = rate ? *rate : 0, .logit = *logits};
+  if (corrections) memcpy(step->corrections, corrections, sizeof step->corrections);
+}
+
 static void toy_softmax(const float *logits, float *p) {
   float sum = 0;
   for (int k = 0; k < 3; k++) sum += p[k] = expf(logits[k]);
@@ -147,12 +160,14 @@ static void toy_update_alpha(const KernelArgs *args) {
 
 static void toy_train(const KernelArgs *args, int64_t task0, int64_t task1) {
   (void)task0, (void)task1;
+  toy_note('t', args->buffers[8], NULL, args->buffers[6]);
   toy_update_weights(args);
   toy_mean(args);
 }
 
 static void toy_search(const KernelArgs *args, int64_t task0, int64_t task1) {
   (void)task0, (void)task1;
+  toy_note('s', NULL, args->buffers[8], args->buffers[6]);
   toy_update_alpha(args);
   toy_mean(args);
 }
@@ -161,6 +176,7 @@ static void toy_search(const KernelArgs *args, int64_t task0, int64_t task1) {
  * update */
 static void toy_cross(const KernelArgs *args, int64_t task0, int64_t task1) {
   (void)task0, (void)task1;
+  toy_note('c', args->buffers[8], args->buffers[10], args->buffers[6]);
   void *buffers[11];
   memcpy(buffers, args->buffers, sizeof buffers);
   static _Thread_local float weights[TOY_WEIGHTS];

@@ -26,7 +26,7 @@ unsigned setting_blocks(SettingKind kind) {
 
 bool setting_find(const char *word, unsigned blocks, SettingKind *kind) {
   for (int i = 0; i < SETTING_COUNT; i++) {
-    if (!(setting_rows[i].blocks & blocks) || strcmp(setting_rows[i].word, word)) continue;
+    if (!(setting_rows[i].blocks & blocks) || !same_text(setting_rows[i].word, word)) continue;
     *kind = (SettingKind)i;
     return true;
   }

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 typedef struct Name {
   const char *text; /* null: not given */
@@ -155,5 +156,9 @@ const char *declaration_word(DeclarationKind kind);
 const char *block_word(unsigned block);
 
 Span span_join(Span first, Span last);
+
+static inline bool same_text(const char *a, const char *b) {
+  return strcmp(a, b) == 0;
+}
 
 #endif

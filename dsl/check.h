@@ -126,7 +126,7 @@ void check_space(Checker *checker, Declaration *space);
 typedef struct Place { /* where a chain stands: for its stages' names and for messages */
   const char *what;    /* "`sep_conv_3x3(0)` of node 2 in cell 3 (reduction)" */
   Span where;
-  bool predicted; /* its convolutions' weights are, but where an `own op` says otherwise */
+  int hidden; /* its convolutions' weights are predicted by generators of this width, but not in an `own op`; 0: none are */
 } Place;
 
 bool instantiate(Checker *checker, const Expr *chain, const Environment *environment, const Place *place, Shape in, Chain *out);

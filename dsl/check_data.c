@@ -24,7 +24,7 @@ static const Format *read_format(Checker *checker, const Declaration *data) {
   }
   Suggestion suggestion = suggest_start(setting->name.text);
   for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
-    if (!strcmp(formats[i].name, setting->name.text)) return &formats[i];
+    if (same_text(formats[i].name, setting->name.text)) return &formats[i];
     suggest_offer(&suggestion, formats[i].name);
   }
   diag_error(checker->diagnostics, setting->name.where,
@@ -99,14 +99,14 @@ static bool read_split(Checker *checker, const Declaration *data, double *train)
   return false;
 }
 
-static bool read_step(Checker *checker, const Declaration *declaration, const Expr *step, int *stage, DataSet *data) {
+static bool read_step(Checker *checker, const Expr *step, int *stage, DataSet *data) {
   static const char *const words[] = {"crop", "flip", "cutout"};
   const char *name = step->kind == EXPR_NAME || step->kind == EXPR_CALL ? step->name.text : "";
   if (step->kind == EXPR_DAMAGED || step->damaged) return false;
   Suggestion suggestion = suggest_start(name);
   int at = -1;
   for (int i = 0; i < 3; i++) {
-    if (!strcmp(words[i], name)) at = i;
+    if (same_text(words[i], name)) at = i;
     suggest_offer(&suggestion, words[i]);
   }
   if (at < 0) {
@@ -128,7 +128,6 @@ static bool read_step(Checker *checker, const Declaration *declaration, const Ex
   const Signature signature = {.name = name, .arguments = {at ? "side" : "pad"}, .required = 1, .count = 1};
   const Argument *bound[MOST_ARGUMENTS];
   if (!bind_arguments(checker, step, &signature, bound)) return false;
-  (void)declaration;
   int smaller = data->image.height < data->image.width ? data->image.height : data->image.width;
   return evaluate_whole(checker, bound[0]->value, NULL, 1, at ? smaller : LIMIT_SIDE,
                         at ? "the side of a cutout" : "the padding of a crop", at ? &data->cutout : &data->crop_pad);
@@ -139,9 +138,9 @@ static bool read_augment(Checker *checker, const Declaration *declaration, DataS
   int stage = 0;
   if (!check_unit(checker, setting, NULL)) return false;
   if (is_name(setting->value, "none")) return true;
-  if (setting->value->kind != EXPR_CHAIN) return read_step(checker, declaration, setting->value, &stage, data);
+  if (setting->value->kind != EXPR_CHAIN) return read_step(checker, setting->value, &stage, data);
   for (const Expr *step = setting->value->items; step; step = step->next)
-    if (!read_step(checker, declaration, step, &stage, data)) return false;
+    if (!read_step(checker, step, &stage, data)) return false;
   return true;
 }
 

@@ -9,7 +9,7 @@
 /* ---- generator: softmax -> fc(hidden) [-> relu] -> fc(weights) ---- */
 
 static const Argument *only_argument(const Expr *call) {
-  const Argument *argument = call && call->kind == EXPR_CALL && !strcmp(call->name.text, "fc") ? call->arguments : NULL;
+  const Argument *argument = call && call->kind == EXPR_CALL && same_text(call->name.text, "fc") ? call->arguments : NULL;
   return argument && !argument->next && !argument->name.text && !argument->schedule.text ? argument : NULL;
 }
 
@@ -102,7 +102,7 @@ static bool read_reductions(Checker *checker, const Declaration *declaration, Ba
   int count = backbone->cell_count;
   backbone->reduction = ARENA_ARRAY(checker->arena, bool, count);
   if (setting->what.text) {
-    if (!strcmp(setting->what.text, "none")) return true;
+    if (same_text(setting->what.text, "none")) return true;
     diag_error(checker->diagnostics, setting->what.where,
                "reduction cells are given as `at 1/3 and 2/3`, as `at [2, 5]`, or as `none`");
     return false;
@@ -130,7 +130,7 @@ static bool read_reductions(Checker *checker, const Declaration *declaration, Ba
 
 static bool read_channels(Checker *checker, const Declaration *declaration, int *channels) {
   const Setting *setting = setting_of(checker, declaration, SETTING_CHANNELS);
-  if (setting->what.text && strcmp(setting->what.text, "C")) {
+  if (setting->what.text && !same_text(setting->what.text, "C")) {
     diag_error(checker->diagnostics, setting->what.where, "the channels of the first cell are called `C`");
     return false;
   }
@@ -145,7 +145,7 @@ static bool read_predict(Checker *checker, const Declaration *declaration, const
     *generator = default_of(checker, DECLARE_GENERATOR);
     return true;
   }
-  if (strcmp(setting->what.text, "conv")) {
+  if (!same_text(setting->what.text, "conv")) {
     diag_error(checker->diagnostics, setting->what.where,
                "what is predicted are `conv` weights, as in `predict conv weights by NAME`");
     return false;
@@ -223,7 +223,7 @@ static bool build_node(Building *building, int index, const Cell *cell, int numb
         .what = arena_printf(checker->arena, "`%s(%d)` of node %d in %s", candidate->operation, pair->source, number,
                              cell_name(building, index)),
         .where = pair->where,
-        .predicted = true,
+        .hidden = building->model->generator.hidden,
     };
     if (pair->entry->broken ||
         !instantiate(checker, pair->entry->chain, &environment, &place, sources[pair->source], &candidate->chain)) {

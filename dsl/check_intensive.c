@@ -15,7 +15,7 @@ static const Entry *find_entry(Reading *reading, Name name, int *index) {
   Suggestion suggestion = suggest_start(name.text);
   *index = 0;
   for (const Entry *entry = reading->space->entries; entry; entry = entry->next, ++*index) {
-    if (!strcmp(entry->name.text, name.text)) return entry;
+    if (same_text(entry->name.text, name.text)) return entry;
     suggest_offer(&suggestion, entry->name.text);
   }
   if (!reading->checker->incomplete && !reading->space->damaged)
@@ -109,7 +109,7 @@ const IntensiveSpace *check_intensive(Checker *checker, Declaration *intensive) 
   reading.keep = space->keep;
   if (!reading.space || reading.space->broken) return NULL;
   for (const CellSyntax *cell = intensive->cells; cell; cell = cell->next) {
-    int kind = !strcmp(cell->name.text, "normal") ? 0 : !strcmp(cell->name.text, "reduction") ? 1 : -1;
+    int kind = same_text(cell->name.text, "normal") ? 0 : same_text(cell->name.text, "reduction") ? 1 : -1;
     if (kind < 0 || space->kinds[kind].given) {
       diag_error(checker->diagnostics, cell->name.where,
                  kind < 0 ? "a cell is `normal` or `reduction`, and not `%s`" : "`%s` is there twice", cell->name.text);

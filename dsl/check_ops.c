@@ -20,7 +20,7 @@ static const char *const argument_names[] = {"kernel", "channels", "stride", "di
 
 bool primitive_find(const char *name, PrimitiveWord *word) {
   for (int i = 0; i < WORD_COUNT; i++) {
-    if (strcmp(primitives[i].name, name)) continue;
+    if (!same_text(primitives[i].name, name)) continue;
     *word = (PrimitiveWord)i;
     return true;
   }
@@ -42,7 +42,7 @@ Signature primitive_signature(PrimitiveWord word) {
   add_arguments(&signature, primitives[word].required);
   signature.required = signature.count;
   add_arguments(&signature, primitives[word].optional);
-  signature.variadic = signature.count && !strcmp(signature.arguments[0], "...");
+  signature.variadic = signature.count && same_text(signature.arguments[0], "...");
   return signature;
 }
 
@@ -67,7 +67,7 @@ static bool bind_named(Checker *checker, const Argument *argument, const Signatu
   Suggestion suggestion = suggest_start(argument->name.text);
   for (int i = 0; i < signature->count; i++) {
     suggest_offer(&suggestion, signature->arguments[i]);
-    if (strcmp(signature->arguments[i], argument->name.text)) continue;
+    if (!same_text(signature->arguments[i], argument->name.text)) continue;
     if (!bound[i]) {
       bound[i] = argument;
       return true;
@@ -133,12 +133,12 @@ static bool check_branches(Checker *checker, const Expr *call, const Signature *
 
 /* Windows may have a height and a width of their own. */
 static bool check_argument(Checker *checker, const char *name, const Expr *value, const Parameter *parameters) {
-  if (!strcmp(name, "affine")) {
-    if (value->kind == EXPR_NAME && !strcmp(value->name.text, "affine")) return true;
+  if (same_text(name, "affine")) {
+    if (value->kind == EXPR_NAME && same_text(value->name.text, "affine")) return true;
     if (value->kind != EXPR_DAMAGED) diag_error(checker->diagnostics, value->where, "`bn` takes nothing, or `affine`");
     return false;
   }
-  bool pair = !strcmp(name, "kernel") || !strcmp(name, "stride") || !strcmp(name, "pad");
+  bool pair = same_text(name, "kernel") || same_text(name, "stride") || same_text(name, "pad");
   if (!pair || value->kind != EXPR_SIZE) return check_number(checker, value, parameters);
   bool sound = true;
   for (const Expr *item = value->items; item; item = item->next) sound &= check_number(checker, item, parameters);
@@ -207,12 +207,12 @@ static bool check_parameters(Checker *checker, const Declaration *op) {
       diag_error(checker->diagnostics, parameter->name.where, "an operation has at most %d parameters", MOST_ARGUMENTS);
       return false;
     }
-    if (!strcmp(name, "C") || !strcmp(name, "S") || !strcmp(name, "classes")) {
+    if (same_text(name, "C") || same_text(name, "S") || same_text(name, "classes")) {
       diag_error(checker->diagnostics, parameter->name.where, "`%s` has a meaning of its own and can be no parameter", name);
       sound = false;
     }
     for (const Parameter *other = op->parameters; other != parameter; other = other->next) {
-      if (strcmp(other->name.text, name)) continue;
+      if (!same_text(other->name.text, name)) continue;
       diag_error(checker->diagnostics, parameter->name.where, "parameter `%s` is there twice", name);
       sound = false;
       break;
@@ -275,7 +275,7 @@ void check_space(Checker *checker, Declaration *space) {
     }
     entry->broken = !check_chain(checker, entry->chain, NULL);
     for (const Entry *other = space->entries; other != entry; other = other->next) {
-      if (strcmp(other->name.text, name.text)) continue;
+      if (!same_text(other->name.text, name.text)) continue;
       diag_error(checker->diagnostics, name.where, "`%s` is in the space twice", name.text);
       diag_note(checker->diagnostics, other->name.where, "the first one is here");
       break;

@@ -52,7 +52,7 @@ static const Expr *read_call(Checker *checker, const Declaration *search, Settin
   const Setting *setting = setting_of(checker, search, kind);
   const Expr *call = setting->value;
   if (!check_unit(checker, setting, NULL) || call->kind == EXPR_DAMAGED || call->damaged) return NULL;
-  if ((call->kind != EXPR_CALL && call->kind != EXPR_NAME) || strcmp(call->name.text, signature->name)) {
+  if ((call->kind != EXPR_CALL && call->kind != EXPR_NAME) || !same_text(call->name.text, signature->name)) {
     diag_error(checker->diagnostics, call->where, "`%s` must be `%s(...)`", setting_word(kind), signature->name);
     return NULL;
   }
@@ -90,7 +90,7 @@ static bool read_rate(Reader *reader, double *start, double *end) {
   if (value->kind == EXPR_DAMAGED) return false;
   bool ramp = value->kind == EXPR_CHAIN && !value->items->next->next;
   if (ramp) value = value->items, last = value->next;
-  if (ramp != (argument->schedule.text != NULL) || (ramp && strcmp(argument->schedule.text, "cosine"))) {
+  if (ramp != (argument->schedule.text != NULL) || (ramp && !same_text(argument->schedule.text, "cosine"))) {
     diag_error(checker->diagnostics, argument->schedule.text ? argument->schedule.where : argument->value->where,
                "a learning rate is one number, or `START -> END cosine`");
     return false;

@@ -15,8 +15,8 @@ static unsigned block_of(const Declaration *block) {
 
 static bool concerns(const Checker *checker, const Override *override, const Declaration *block) {
   if (!(override->blocks & block_of(block))) return false;
-  if (block->kind != DECLARE_SEARCH && !strcmp(override->target, block->name.text)) return true;
-  if (strcmp(override->target, declaration_word(block->kind))) return false;
+  if (block->kind != DECLARE_SEARCH && same_text(override->target, block->name.text)) return true;
+  if (!same_text(override->target, declaration_word(block->kind))) return false;
   for (size_t i = 0; i < sizeof checker->used / sizeof *checker->used; i++)
     if (checker->used[i] == block) return true;
   return false;
@@ -51,13 +51,13 @@ const Setting *setting_of(Checker *checker, const Declaration *block, SettingKin
 
 static const Argument *find_argument(const Expr *call, const char *name) {
   for (const Argument *argument = call && call->kind == EXPR_CALL ? call->arguments : NULL; argument; argument = argument->next)
-    if (argument->name.text && !strcmp(argument->name.text, name)) return argument;
+    if (argument->name.text && same_text(argument->name.text, name)) return argument;
   return NULL;
 }
 
 const Argument *argument_of(Checker *checker, const Declaration *block, SettingKind kind, const Expr *call, const char *name) {
   for (Override *override = checker->overrides; override; override = override->next) {
-    if (override->kind != kind || !override->argument || strcmp(override->argument->name.text, name)) continue;
+    if (override->kind != kind || !override->argument || !same_text(override->argument->name.text, name)) continue;
     if (!concerns(checker, override, block)) continue;
     override->used = true;
     return override->argument;
@@ -91,5 +91,5 @@ bool check_unit(Checker *checker, const Setting *setting, const char *unit) {
 }
 
 bool is_name(const Expr *expr, const char *name) {
-  return expr && expr->kind == EXPR_NAME && !strcmp(expr->name.text, name);
+  return expr && expr->kind == EXPR_NAME && same_text(expr->name.text, name);
 }

@@ -5,7 +5,7 @@
 #include <string.h>
 
 static bool is_place_name(const char *name) {
-  return !strcmp(name, "C") || !strcmp(name, "S") || !strcmp(name, "classes");
+  return same_text(name, "C") || same_text(name, "S") || same_text(name, "classes");
 }
 
 static bool unknown_value(Checker *checker, Name name, const Parameter *parameters) {
@@ -26,7 +26,7 @@ bool check_number(Checker *checker, const Expr *expr, const Parameter *parameter
   case EXPR_NAME:
     if (is_place_name(expr->name.text)) return true;
     for (const Parameter *parameter = parameters; parameter; parameter = parameter->next)
-      if (!strcmp(parameter->name.text, expr->name.text)) return true;
+      if (same_text(parameter->name.text, expr->name.text)) return true;
     return unknown_value(checker, expr->name, parameters);
   case EXPR_NEGATE:
   case EXPR_PERCENT: return check_number(checker, expr->left, parameters);
@@ -43,14 +43,14 @@ static bool evaluate_name(Checker *checker, const Expr *expr, const Environment 
   const char *name = expr->name.text;
   int index = 0;
   for (const Parameter *parameter = environment->parameters; parameter; parameter = parameter->next, index++) {
-    if (strcmp(parameter->name.text, name)) continue;
+    if (!same_text(parameter->name.text, name)) continue;
     *value = environment->values[index];
     return true;
   }
-  int known = !strcmp(name, "C")         ? environment->channels
-              : !strcmp(name, "S")       ? environment->stride
-              : !strcmp(name, "classes") ? environment->classes
-                                         : -1;
+  int known = same_text(name, "C")         ? environment->channels
+              : same_text(name, "S")       ? environment->stride
+              : same_text(name, "classes") ? environment->classes
+                                           : -1;
   if (known < 0) return unknown_value(checker, expr->name, environment->parameters);
   if (!known) {
     if (check_first(checker, expr->where)) diag_error(checker->diagnostics, expr->where, "`%s` has no value here", name);

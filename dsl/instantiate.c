@@ -130,8 +130,12 @@ static bool convolution(Expansion *expansion, const Expr *call, PrimitiveWord wo
     stage->name = numbered(arena, "pw", &expansion->names.pw);
   else
     stage->name = numbered(arena, "conv", &expansion->names.conv);
-  stage->generated = expansion->place->predicted && !own;
-  return true;
+  int64_t weights = (int64_t)stage->out.channels * (stage->in.channels / stage->groups) * stage->kernel_y * stage->kernel_x;
+  stage->generated = expansion->place->hidden && !own;
+  if (!stage->generated || weights * expansion->place->hidden <= INT32_MAX) return true;
+  return refuse(
+      expansion, call->where, environment, stage->in,
+      arena_printf(arena, "the generator of these %lld weights would itself have more than 2^31 - 1", (long long)weights));
 }
 
 static bool shift(Expansion *expansion, const Expr *call, const Argument *const bound[], const Environment *environment,

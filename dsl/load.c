@@ -33,7 +33,7 @@ typedef struct Loader {
 
 static const StandardFile *find_standard(const char *name) {
   for (size_t i = 0; i < standard_file_count; i++)
-    if (!strcmp(standard_files[i].name, name)) return &standard_files[i];
+    if (same_text(standard_files[i].name, name)) return &standard_files[i];
   return NULL;
 }
 
@@ -46,7 +46,7 @@ static const Source *new_source(Loader *loader, const char *name, const char *te
 static void load_source(Loader *loader, const Source *source, int self);
 
 static bool plain_name(const char *name, size_t length) {
-  if (length < 6 || length > LONGEST_IMPORT || name[0] == '.' || strcmp(name + length - 5, ".adwp")) return false;
+  if (length < 6 || length > LONGEST_IMPORT || name[0] == '.' || !same_text(name + length - 5, ".adwp")) return false;
   for (size_t i = 0; i < length; i++) {
     char c = name[i];
     bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.' ||
@@ -94,7 +94,7 @@ static void load_import(Loader *loader, Name name, bool from_standard) {
     return;
   }
   for (int i = 0; i < loader->count; i++) {
-    if (strcmp(loader->loaded[i].name, name.text) || (from_standard && !loader->loaded[i].standard)) continue;
+    if (!same_text(loader->loaded[i].name, name.text) || (from_standard && !loader->loaded[i].standard)) continue;
     if (loader->loaded[i].open)
       diag_error(loader->diagnostics, name.where, "these imports run in a circle: `%s` is being read already", name.text);
     return;

@@ -40,14 +40,14 @@ static bool read_key(const Source *source, Arena *arena, Diagnostics *diagnostic
 static unsigned blocks_of(const char *target) {
   static const unsigned blocks[] = {BLOCK_DATA, BLOCK_HYPERNETWORK, BLOCK_SEARCH, BLOCK_GENERATOR};
   for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
-    if (!strcmp(block_word(blocks[i]), target)) return blocks[i];
+    if (same_text(block_word(blocks[i]), target)) return blocks[i];
   return BLOCK_DATA | BLOCK_HYPERNETWORK | BLOCK_GENERATOR;
 }
 
 static bool known_setting(const Key *key, unsigned blocks, SettingKind *kind, Arena *arena, Diagnostics *diagnostics) {
   Name word = key->parts[1];
   if (setting_find(word.text, blocks, kind)) return true;
-  if (!strcmp(word.text, "after reduction") && setting_find("after", blocks, kind)) return true;
+  if (same_text(word.text, "after reduction") && setting_find("after", blocks, kind)) return true;
   Suggestion suggestion = suggest_start(word.text);
   for (int i = 0; i < SETTING_COUNT; i++)
     if (setting_blocks((SettingKind)i) & blocks) suggest_offer(&suggestion, setting_word((SettingKind)i));
@@ -62,7 +62,7 @@ static bool known_argument(const Key *key, SettingKind kind, Arena *arena, Diagn
   Suggestion suggestion = suggest_start(name.text);
   for (int i = 0; i < 4 && (kind == SETTING_WEIGHTS || kind == SETTING_ALPHA); i++) {
     const char *known = kind == SETTING_WEIGHTS ? weights[i] : alpha[i];
-    if (!strcmp(known, name.text)) return true;
+    if (same_text(known, name.text)) return true;
     suggest_offer(&suggestion, known);
   }
   diag_error(diagnostics, name.where, "`%s` has no argument `%s`%s", setting_word(kind), name.text,
@@ -107,7 +107,7 @@ Override *read_overrides(const char *const *texts, size_t count, Arena *arena, D
 void check_overrides(Checker *checker) {
   static const DeclarationKind kinds[] = {DECLARE_DATA, DECLARE_HYPERNETWORK, DECLARE_GENERATOR};
   for (const Override *override = checker->overrides; override; override = override->next) {
-    if (override->used || !strcmp(override->target, block_word(override->blocks))) continue;
+    if (override->used || same_text(override->target, block_word(override->blocks))) continue;
     Suggestion suggestion = suggest_start(override->target);
     bool named = false;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {

@@ -249,7 +249,7 @@ void report_unexpected(Parse *parse, Span where, const char *const *expected, in
     text_add(&text, parse->block == BLOCK_ANY ? "the end" : "the end of the file");
   else
     text_printf(&text, "`%.*s`", (int)(where.end - where.begin), where.source->text + where.begin);
-  if (is_declaration(parse->last.kind) && count > 0 && !strcmp(expected[0], "a name"))
+  if (is_declaration(parse->last.kind) && count > 0 && same_text(expected[0], "a name"))
     text_add(&text, ", which is a word of the language");
   diag_error(parse->diagnostics, where, "%s", text.data);
   text_free(&text);

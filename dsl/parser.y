@@ -63,7 +63,8 @@ int dsl_parse_lex(DSL_PARSE_STYPE *value, DSL_PARSE_LTYPE *where, Parse *parse);
 %token <word> NAME "a name" SETTING "a setting"
 %token <word> FORMAT "format" SPLIT "split" TRAIN "train" CELLS "cells" CHANNELS "channels" REDUCTION "reduction" AFTER "after"
 %token <word> PREDICT "predict" WEIGHTS "weights" KEEP "keep"
-%token <word> OF "of" ON "on" AT "at" AND "and" BY "by" X "x" TOP "top" NODE "node" EPOCHS "epochs" IMAGES "images" VALID "valid"
+%token <word> OF "of" ON "on" AT "at" AND "and" BY "by" X "x" TOP "top" NODE "node"
+%token <word> EPOCHS "epochs" IMAGES "images" VALID "valid"
 %token IMPORT "import" DATA "data" OP "op" OWN "own" SPACE "space" INTENSIVE "intensive" GENERATOR "generator"
 %token HYPERNETWORK "hypernetwork" SEARCH "search" WHEN "when" ELSE "else"
 %token ARROW "->" DOTS ".." EQUAL "==" UNEQUAL "!=" AT_MOST "<=" AT_LEAST ">="
@@ -71,7 +72,8 @@ int dsl_parse_lex(DSL_PARSE_STYPE *value, DSL_PARSE_LTYPE *where, Parse *parse);
 %type <name> name any_name hyphenated
 %type <word> setting_word word
 %type <expr> value chain sum product unary postfix primary sizes item fraction
-%type <list> arguments some_arguments values settings entries nodes items cells fractions parameters some_parameters conditions cases
+%type <list> arguments some_arguments values settings entries nodes items cells fractions
+%type <list> parameters some_parameters conditions cases
 %type <argument> argument
 %type <setting> setting setting_body
 %type <comparison> comparison

@@ -82,7 +82,7 @@ int scan_word(Parse *parse, Token *token) {
     diag_error(parse->diagnostics, token->where, "a name has at most %d characters, and this one has %u", PARSE_MAX_NAME, length);
   token->word.name = (Name){arena_copy_string(parse->arena, token_text(parse, token), length), token->where};
   for (size_t i = 0; i < sizeof keywords / sizeof *keywords; i++)
-    if (!strcmp(keywords[i].word, token->word.name.text)) return finish(parse, token, keywords[i].token);
+    if (same_text(keywords[i].word, token->word.name.text)) return finish(parse, token, keywords[i].token);
   if (setting_find(token->word.name.text, ~0u, &token->word.setting))
     return finish(parse, token, setting_token(token->word.setting));
   return finish(parse, token, NAME);

@@ -22,7 +22,7 @@ static size_t slot_of(const Scope *scope, DeclarationKind kind, const char *name
   size_t slot = (hash ^ hash >> 32) & (scope->room - 1);
   for (;; slot = (slot + 1) & (scope->room - 1)) {
     const Declaration *there = scope->slots[slot];
-    if (!there || (there->kind == kind && !strcmp(there->name.text, name))) return slot;
+    if (!there || (there->kind == kind && same_text(there->name.text, name))) return slot;
   }
 }
 

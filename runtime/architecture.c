@@ -66,7 +66,7 @@ static bool read_pair(const json_t *pair, const ProgramNode *node, bool *row, Er
     return err_set(err, "an entry must be [\"OPERATION\", SOURCE]");
   for (int32_t k = 0; k < node->count; k++) {
     const ProgramCandidate *candidate = &node->candidates[k];
-    if (strcmp(candidate->operation, operation) || candidate->source != json_integer_value(source)) continue;
+    if (strcmp(candidate->operation, operation) != 0 || candidate->source != json_integer_value(source)) continue;
     if (row[k]) return err_set(err, "%s(%d) stands there twice", operation, candidate->source);
     row[k] = true;
     return true;
@@ -81,7 +81,8 @@ static bool read_pair(const json_t *pair, const ProgramNode *node, bool *row, Er
 
 static bool read_cell(const json_t *json, const ProgramCell *cell, const KeptOperations *kept, int32_t index, Err *err) {
   const char *kind = json_string_value(json_object_get(json, "kind")), *want = cell->reduction ? "reduction" : "normal";
-  if (kind && strcmp(kind, want)) return err_set(err, "it is a %s cell in the model and a %.32s cell in the file", want, kind);
+  if (kind && strcmp(kind, want) != 0)
+    return err_set(err, "it is a %s cell in the model and a %.32s cell in the file", want, kind);
   const json_t *nodes = json_object_get(json, "nodes");
   if (json_array_size(nodes) != (size_t)cell->node_count)
     return err_set(err, "it must have \"nodes\", an array of %d nodes", cell->node_count);

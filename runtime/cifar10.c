@@ -1,11 +1,10 @@
 /* CIFAR-10's binary layout: a record is a label byte and 3 x 32 x 32 bytes, channel by channel, row by row. A file may hold any
  * whole number of records, so that excerpts work; every size and every label is checked before an image is used. */
 #include "runtime/base/arena.h"
-#include "runtime/base/file.h"
 #include "runtime/dataset_private.h"
 
 #include <errno.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -70,27 +69,32 @@ static bool count_records(const char *path, int64_t *records, Err *err) {
   return true;
 }
 
+static bool check_label(const char *path, long long record, int label, Err *err) {
+  if (label < CLASSES) return true;
+  return err_set(err, "%s is damaged: record %lld (at byte %lld) has label %d, and labels are 0..%d; unpack it again", path,
+                 record, record * RECORD, label, CLASSES - 1);
+}
+
 /* Appends a file's records to the data set, from image `first` on. */
 static bool read_records(const char *path, int64_t records, Dataset *dataset, int64_t first, Err *err) {
-  char *bytes;
-  size_t size;
-  if (!file_read(path, (size_t)MOST_RECORDS * RECORD, &bytes, &size, err)) return false;
-  bool done = size == (size_t)records * RECORD || err_set(err, "%s changed its size while it was read; start again", path);
+  FILE *file = fopen(path, "rbe");
+  if (!file) return err_set(err, "cannot open %s: %s", path, strerror(errno));
+  setvbuf(file, NULL, _IOFBF, 64 * RECORD);
+  bool done = true;
   for (int64_t r = 0; done && r < records; r++) {
-    const uint8_t *record = (const uint8_t *)bytes + r * RECORD;
-    if (record[0] >= CLASSES)
-      done = err_set(err, "%s is damaged: record %lld (at byte %lld) has label %d, and labels are 0..%d; unpack it again", path,
-                     (long long)r, (long long)(r * RECORD), record[0], CLASSES - 1);
-    dataset->labels[first + r] = record[0];
-    memcpy(dataset->pixels + (first + r) * IMAGE, record + 1, IMAGE);
+    uint8_t *label = dataset->labels + first + r;
+    if (fread(label, 1, 1, file) == 1 && fread(dataset->pixels + (first + r) * IMAGE, IMAGE, 1, file) == 1)
+      done = check_label(path, r, *label, err);
+    else
+      done = err_set(err, "cannot read %s: %s", path, ferror(file) ? strerror(errno) : "it became shorter while it was read");
   }
-  free(bytes);
+  fclose(file);
   return done;
 }
 
 static Dataset *load_files(const ProgramData *data, const char *folder, Arena *memory, int64_t *train, Err *err) {
   const char *paths[FILES];
-  int64_t records[FILES], total = 0;
+  int64_t records[FILES] = {0}, total = 0;
   for (int i = 0; i < FILES; i++) {
     paths[i] = arena_printf(memory, "%s/%s", folder, file_names[i]);
     if (!count_records(paths[i], &records[i], err)) return NULL;

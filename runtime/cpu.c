@@ -152,7 +152,8 @@ void executor_free(Executor *executor) {
 
 float *executor_parameter(Executor *executor, uint32_t parameter) {
   if (parameter >= executor->program->parameter_count) die("parameter %u of %u", parameter, executor->program->parameter_count);
-  return (float *)(void *)(executor->parameters.data + executor->program->parameters[parameter].offset);
+  void *at = executor->parameters.data + executor->program->parameters[parameter].offset;
+  return at;
 }
 
 static const NamedBuffer *find_named(const NamedBuffer *buffers, uint32_t count, const char *name) {
@@ -169,7 +170,8 @@ void *executor_input(Executor *executor, const ProgramStep *step, const char *na
 const float *executor_result(Executor *executor, const ProgramStep *step, const char *name, int64_t *elements) {
   const NamedBuffer *found = find_named(step->results, step->result_count, name);
   if (elements) *elements = found ? found->elements : 0;
-  return found ? (const float *)(const void *)(executor->arena.data + found->offset) : NULL;
+  const void *at = found ? executor->arena.data + found->offset : NULL;
+  return at;
 }
 
 static int64_t launch_tasks(const ReadyLaunch *launch, int64_t batch) {

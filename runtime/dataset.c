@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum { MOST_CHANNELS = 8, MOST_SIDE = 4096, MOST_CLASSES = 256, MOST_IMAGES = 20000000 };
-static const int64_t MOST_BYTES = (int64_t)64 << 30;
+static const long long MOST_BYTES = 64LL << 30;
 
 static bool check_description(const ProgramData *data, Err *err) {
   const char *name = data->name;
@@ -35,9 +35,10 @@ Dataset *dataset_alloc(const ProgramData *data, int64_t train, int64_t test, Err
             (long long)test, MOST_IMAGES);
     return NULL;
   }
-  if ((train + test) * image_bytes > MOST_BYTES) {
-    err_set(err, "data %s: %lld images of %lld bytes; at most %lld GiB are possible", data->name, (long long)(train + test),
-            (long long)image_bytes, (long long)(MOST_BYTES >> 30));
+  int64_t count = train + test;
+  if (count * image_bytes > MOST_BYTES) {
+    err_set(err, "data %s: %lld images of %lld bytes; at most %lld GiB are possible", data->name, (long long)count,
+            (long long)image_bytes, MOST_BYTES >> 30);
     return NULL;
   }
   Dataset *dataset = memory_alloc(sizeof *dataset);
@@ -46,11 +47,11 @@ Dataset *dataset_alloc(const ProgramData *data, int64_t train, int64_t test, Err
   dataset->width = data->width;
   dataset->classes = data->classes;
   dataset->image_bytes = image_bytes;
-  dataset->count = train + test;
-  dataset->pixels = malloc((size_t)(dataset->count * image_bytes) + 1);
-  dataset->labels = malloc((size_t)dataset->count + 1);
+  dataset->count = count;
+  dataset->pixels = malloc((size_t)count * (size_t)image_bytes + 1);
+  dataset->labels = malloc((size_t)count + 1);
   if (dataset->pixels && dataset->labels) return dataset;
-  err_set(err, "data %s: no memory for %lld images of %lld bytes", data->name, (long long)dataset->count, (long long)image_bytes);
+  err_set(err, "data %s: no memory for %lld images of %lld bytes", data->name, (long long)count, (long long)image_bytes);
   dataset_free(dataset);
   return NULL;
 }

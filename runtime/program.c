@@ -15,7 +15,7 @@ typedef struct StoredOrder {
 static StoredOrder stored_order(const ProgramParameter *parameter) {
   int32_t rank = parameter->view_rank;
   if (rank < 1 || rank > MOST_VIEW_DIMS) die("parameter %s is viewed with %d dims", parameter->name, rank);
-  int64_t canonical_stride[MOST_VIEW_DIMS], elements = 1;
+  int64_t canonical_stride[MOST_VIEW_DIMS] = {0}, elements = 1;
   for (int32_t d = rank - 1; d >= 0; d--) {
     canonical_stride[d] = elements;
     elements *= parameter->view[d];
@@ -23,6 +23,8 @@ static StoredOrder stored_order(const ProgramParameter *parameter) {
   if (elements != parameter->elements) die("parameter %s: its view has %lld elements", parameter->name, (long long)elements);
   StoredOrder order = {0};
   for (int32_t d = 0; d < rank; d++) { /* filled up in front with dims of 1, so that the walk always has six */
+    if (parameter->order[d] < 0 || parameter->order[d] >= rank)
+      die("parameter %s: order %d", parameter->name, parameter->order[d]);
     order.extent[MOST_VIEW_DIMS - rank + d] = parameter->view[parameter->order[d]];
     order.stride[MOST_VIEW_DIMS - rank + d] = canonical_stride[parameter->order[d]];
   }

@@ -45,7 +45,7 @@ void random_permutation(uint64_t seed, RandomStream stream, uint64_t index, uint
 /* An index made from a name (FNV-1a, 64 bits), so that a draw follows the name and not the place. */
 uint64_t random_name_index(const char *name);
 
-/* The normal's rule alone: the p-quantile of N(0, 1) for 0 < p < 1 with an absolute error below 1e-9; and the natural logarithm
+/* The normal's rule alone: the p-quantile of N(0, 1) for 0 < p < 1 with an absolute error below 1e-12; and the natural logarithm
  * that it uses, for finite normal x > 0, correct to 2 units in the last place. */
 double random_normal_quantile(double p);
 double random_log(double x);

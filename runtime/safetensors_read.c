@@ -230,17 +230,25 @@ void safetensors_free(Safetensors *file) {
 
 /* Memory for header and data of a file of `size` bytes that begins with `length`. */
 static bool allocate_parts(Safetensors *file, uint64_t length, size_t size, Err *err) {
-  if (size < SAFETENSORS_LENGTH) return damaged(file, err, "it has %zu bytes", size);
-  if (length > SAFETENSORS_MOST_HEADER || length > size - SAFETENSORS_LENGTH)
-    return damaged(file, err, "its header has %" PRIu64 " bytes; at most %d are allowed, and the whole file has %zu", length,
-                   SAFETENSORS_MOST_HEADER, size);
+  if (size < SAFETENSORS_LENGTH) {
+    damaged(file, err, "it has %zu bytes", size);
+    return false;
+  }
+  if (length > SAFETENSORS_MOST_HEADER || length > size - SAFETENSORS_LENGTH) {
+    damaged(file, err, "its header has %" PRIu64 " bytes; at most %d are allowed, and the whole file has %zu", length,
+            SAFETENSORS_MOST_HEADER, size);
+    return false;
+  }
   file->header_size = (size_t)length;
   file->data_size = size - SAFETENSORS_LENGTH - file->header_size;
   file->header = malloc(file->header_size + 1);
   void *data = NULL;
   if (posix_memalign(&data, SAFETENSORS_ALIGNMENT, file->data_size ? file->data_size : 1)) data = NULL;
   file->data = data;
-  if (!file->header || !file->data) return err_set(err, "cannot read %s: no memory for its %zu bytes", file->path, size);
+  if (!file->header || !file->data) {
+    err_set(err, "cannot read %s: no memory for its %zu bytes", file->path, size);
+    return false;
+  }
   file->header[file->header_size] = 0;
   return true;
 }

@@ -66,8 +66,8 @@ static int64_t run_step(const Search *search) {
 /* `after` is what the message ends with; err holds what went wrong. */
 static bool stop_at_bad_value(Search *search, const char *what, double value, Err *err) {
   const SearchState *state = &search->state;
-  err_set(err, "%s is %s at step %lld of epoch %d (step %lld of the run)", what, isnan(value) ? "not a number" : "infinite",
-          (long long)state->epoch_step, state->epoch, (long long)run_step(search));
+  err_set(err, "%s is %s at step %lld of epoch %d/%d (step %lld of the run)", what, isnan(value) ? "not a number" : "infinite",
+          (long long)state->epoch_step, state->epoch + 1, search->program->search.total, (long long)run_step(search));
   size_t length = strlen(err->text);
   bool has = run_folder_has(search->folder, "checkpoint.safetensors");
   snprintf(err->text + length, sizeof err->text - length,
@@ -310,7 +310,8 @@ static bool open_run(Search *search, Err *err) {
       return err_set(err, "the checkpoint %s is damaged: step %lld of %lld", search->checkpoint, (long long)state->epoch_step,
                      (long long)search->epoch_steps);
     search->checkpoint_step = run_step(search);
-    progress_line(options->progress, "resumed at epoch %d, step %lld", state->epoch, (long long)state->epoch_step);
+    int64_t run_steps = program->search.total * search->epoch_steps;
+    progress_line(options->progress, "resumed after step %lld of %lld", (long long)run_step(search), (long long)run_steps);
   } else
     draw_weights(program, search->executor, program->search.seed);
   if (!run_folder_keep_model(search->folder, program->model_text, has_checkpoint, err)) return false;

@@ -174,8 +174,12 @@ Attributes attributes_of(OpCode op, const Attributes *given) {
   return a;
 }
 
+/* -0 and 0 are two constants, and a not-a-number equals itself. */
 static bool same_bits(double a, double b) {
-  return memcmp(&a, &b, sizeof a) == 0;
+  uint64_t a_bits, b_bits;
+  memcpy(&a_bits, &a, sizeof a);
+  memcpy(&b_bits, &b, sizeof b);
+  return a_bits == b_bits;
 }
 
 static bool window_equal(const Window *a, const Window *b) {
@@ -258,8 +262,8 @@ ValueId graph_append(Graph *graph, OpCode op, const ValueId *operands, int32_t c
 }
 
 static Type type_of_new(const Graph *graph, OpCode op, const ValueId *operands, int32_t count, const Attributes *attributes) {
-  Type type, few[8], *types = count <= 8 ? few : memory_alloc((size_t)count * sizeof *types);
-  Err err;
+  Type type = {0}, few[8], *types = count <= 8 ? few : memory_alloc((size_t)count * sizeof *types);
+  Err err = {{0}};
   for (int32_t i = 0; i < count; i++) {
     if (operands[i] < 0 || (size_t)operands[i] >= graph->nodes.count) die("%s: operand %d is no value", op_table[op].text, i);
     types[i] = graph_type(graph, operands[i]);

@@ -27,7 +27,7 @@ void op_interpret(OpCode op, const Attributes *attributes, const TensorValue *op
                   TensorValue *result) {
   Type few[8], *types = count <= 8 ? few : memory_alloc((size_t)count * sizeof *types);
   Attributes clean = attributes_of(op, attributes);
-  Err err;
+  Err err = {{0}};
   for (int32_t i = 0; i < count; i++) types[i] = operands[i].type;
   if (!op_result_type(op, types, count, &clean, &result->type, &err)) die("%s", err.text);
   if (types != few) free(types);

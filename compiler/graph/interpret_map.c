@@ -9,16 +9,21 @@ static double normalised(double x, const double *moments, int64_t channel, int64
   return (x - moments[channel]) / sqrt(moments[channels + channel] + BATCH_NORM_EPSILON);
 }
 
+/* Of an operand that the operation does not have, which it does not read, the first. */
+static const double *operand(const Call *call, int32_t i) {
+  return call->x[i < call->count ? i : 0].data;
+}
+
 /* Operations whose operands give a number a channel. */
 static double channel_element(const Call *call, int64_t i, int64_t channel) {
   int64_t channels = call->type.dims[0];
-  const double *a = call->x[0].data, *b = call->x[1].data, *c = call->count > 2 ? call->x[2].data : NULL;
+  const double *a = operand(call, 0), *b = operand(call, 1), *c = operand(call, 2);
   switch (call->op) {
   case OP_BN_APPLY: return normalised(a[i], b, channel, channels);
   case OP_AFFINE: return a[i] * b[channel] + c[channel];
   case OP_CHANNEL_SCALE: return a[i] * b[channel];
   case OP_BN_GRAD: {
-    const double *sums = call->x[3].data;
+    const double *sums = operand(call, 3);
     double n = (double)(call->batch * call->type.dims[1] * call->type.dims[2]), xhat = normalised(b[i], c, channel, channels);
     return (a[i] - sums[channel] / n - xhat * sums[channels + channel] / n) / sqrt(c[channels + channel] + BATCH_NORM_EPSILON);
   }
@@ -28,14 +33,14 @@ static double channel_element(const Call *call, int64_t i, int64_t channel) {
 
 static double element(const Call *call, int64_t i) {
   const Attributes *a = call->attributes;
-  const double *x = call->x[0].data, *y = call->count > 1 ? call->x[1].data : NULL, *z = call->count > 2 ? call->x[2].data : NULL;
+  const double *x = operand(call, 0), *y = operand(call, 1), *z = operand(call, 2);
   switch (call->op) {
   case OP_RELU: return x[i] > 0 ? x[i] : 0;
   case OP_RELU_GRAD: return y[i] > 0 ? x[i] : 0;
   case OP_ADD: return x[i] + y[i];
   case OP_MUL: return x[i] * y[i];
   case OP_SCALE: return x[i] * y[0];
-  case OP_MOMENTUM: return a->beta * y[i] + (call->x[3].data[0] * z[i] + a->decay * x[i]);
+  case OP_MOMENTUM: return a->beta * y[i] + (operand(call, 3)[0] * z[i] + a->decay * x[i]);
   case OP_DESCEND: return x[i] - z[0] * y[i];
   case OP_ADAM_MEAN: return a->beta * y[i] + (1 - a->beta) * (z[i] + a->decay * x[i]);
   case OP_ADAM_SQUARE: {

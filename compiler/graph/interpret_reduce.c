@@ -42,7 +42,7 @@ static void grad_sums(const double *dy, const double *x, const double *moment, I
 
 void interpret_reduce(const Call *call) {
   Type type = call->x[0].type;
-  const double *a = call->x[0].data, *b = call->count > 1 ? call->x[1].data : NULL;
+  const double *a = call->x[0].data, *b = call->x[call->count > 1].data; /* the second, of two */
   Images s = {call->batch, type.dims[0], (int64_t)type.dims[1] * type.dims[2]};
   switch (call->op) {
   case OP_BN_MOMENTS: moments(a, s, call->y); return;

@@ -182,7 +182,7 @@ static bool take_type(Parser *p, Type *type) {
 /* ---- attributes ---- */
 
 static bool take_attribute(Parser *p, const AttributeKey *key, Attributes *a) {
-  int32_t first, second;
+  int32_t first = 0, second;
   double number;
   if (key->kind == KEY_NUMBER) {
     if (!take_number(p, &number)) return false;
@@ -256,7 +256,7 @@ static bool find_parameter(Parser *p, Word word, int32_t *parameter) {
 static bool take_value(Parser *p, ValueId *value) {
   Word word = take(p);
   size_t number;
-  int32_t parameter;
+  int32_t parameter = -1;
   if (word.length && word.text[0] == '@') {
     if (!find_parameter(p, word, &parameter) || !room(p)) return false;
     *value = graph_parameter(p->graph, parameter);
@@ -273,7 +273,7 @@ static bool take_operands(Parser *p, OpCode op) {
   p->operands.count = p->types.count = 0;
   if (op_table[op].arity == 0) return true;
   do {
-    ValueId value;
+    ValueId value = NO_VALUE;
     if (p->operands.count == GRAPH_MAX_OPERANDS) return fail(p, "more than %d operands", GRAPH_MAX_OPERANDS);
     if (!take_value(p, &value)) return false;
     vector_push(&p->operands, value);
@@ -415,7 +415,7 @@ static bool parse_parameter(Parser *p) {
 
 static bool parse_module(Parser *p, Arena *arena) {
   char name[MAX_WORD];
-  int32_t batch;
+  int32_t batch = 0;
   if (p->size > GRAPH_MAX_TEXT) return err_set(p->err, "graph text of %zu bytes, more than %d", p->size, GRAPH_MAX_TEXT);
   if (!expect(p, "module") || !take_name(p, 0, "a module's name", name) || !expect(p, "{") || !expect(p, "batch") ||
       !take_integer(p, &batch))

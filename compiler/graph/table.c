@@ -141,7 +141,7 @@ static bool weights(const Rule *r, int32_t i) {
 
 static bool conv_rule(const Rule *r) {
   const Attributes *a = r->attributes;
-  Type kernel, image_out;
+  Type kernel = type_scalar(), image_out = kernel;
   switch (r->op) {
   case OP_CONV:
     return image(r, 0) && weights(r, 1) && conv_weights(r, r->x[1].dims[0], r->x[0].dims[0], &kernel) && exactly(r, 1, kernel) &&
@@ -164,7 +164,7 @@ static bool conv_rule(const Rule *r) {
 static bool pool_rule(const Rule *r) {
   const Attributes *a = r->attributes;
   const Window *w = &a->window;
-  Type small;
+  Type small = type_scalar();
   if (w->groups != 1 || w->dilation != 1) return breach(r, "groups and dilation of a pool must be 1");
   if (!shape_pool_pad(w->kernel_y, w->pad_y, r->err) || !shape_pool_pad(w->kernel_x, w->pad_x, r->err)) return broken(r);
   switch (r->op) {
@@ -190,7 +190,7 @@ static bool linear_input(const Rule *r, int32_t i, int32_t *n) {
 }
 
 static bool linear_rule(const Rule *r) {
-  int32_t n, m;
+  int32_t n = 0, m;
   switch (r->op) {
   case OP_LINEAR:
     if (!linear_input(r, 0, &n)) return false;

@@ -31,9 +31,9 @@ static bool node_ok(const Graph *graph, size_t value, Err *err) {
   for (int32_t i = 0; i < node->operand_count; i++)
     if (node->operands[i] < 0 || (size_t)node->operands[i] >= value)
       return wrong(graph, value, err, "an operand does not stand before it");
-  Type result, *types = memory_alloc((size_t)node->operand_count * sizeof *types);
+  Type result = {0}, *types = memory_alloc((size_t)node->operand_count * sizeof *types);
   for (int32_t i = 0; i < node->operand_count; i++) types[i] = graph_type(graph, node->operands[i]);
-  Err rule;
+  Err rule = {{0}};
   bool ok = op_result_type(node->op, types, node->operand_count, node->attributes, &result, &rule);
   free(types);
   if (!ok) return wrong(graph, value, err, rule.text);

@@ -158,7 +158,7 @@ static ValueId rewrite(const Candidate *c) {
 
 static ValueId simplified(Graph *graph, OpCode op, const ValueId *x, int32_t count, const Attributes *attributes) {
   Candidate candidate = {graph, op, x, count, attributes};
-  ValueId simpler = rewrite(&candidate);
+  ValueId simpler = count > 0 ? rewrite(&candidate) : NO_VALUE;
   return simpler != NO_VALUE ? simpler : graph_emit(graph, op, x, count, attributes);
 }
 

@@ -46,25 +46,33 @@ done
 same_results straight killed
 [ "$kills" -gt 0 ] || fail "no kill came in time"
 
-# Ctrl-C: a checkpoint, status 130, and how to go on.
+# Ctrl-C: a checkpoint, status 130, how to go on, and the same bytes in the end.
 interrupts=0
-for ((round = 0; round < 5; round++)); do
+for ((round = 0; round < 5 || interrupts == 0; round++)); do
+  [ $round -lt 50 ] || fail "no Ctrl-C came in time"
   rm -rf stopped
-  adwp search "$small" -o stopped "${options[@]}" --set search.total=2000 >/dev/null 2>stderr.txt &
+  "$ADWP" search "$small" -o stopped "${options[@]}" >/dev/null 2>stderr.txt &
   process=$!
-  until [ -e stopped/checkpoint.safetensors ]; do sleep 0.02; done
-  sleep "0.$((RANDOM % 10))"
-  kill -INT $process
+  until [ -e stopped/checkpoint.safetensors ]; do sleep 0.01; done
+  sleep "0.0$((RANDOM % 10))"
+  kill -INT $process 2>/dev/null || true
   status=0
   wait $process || status=$?
-  [ $status -eq 130 ] || fail "Ctrl-C ended with status $status"
-  grep -q 'adwp search --resume stopped' stderr.txt || fail "Ctrl-C does not say how to go on"
-  interrupts=$((interrupts + 1))
+  if [ $status -ne 0 ]; then
+    [ $status -eq 130 ] || fail "Ctrl-C ended with status $status"
+    grep -q 'adwp search --resume stopped' stderr.txt || fail "Ctrl-C does not say how to go on"
+    [ ! -e stopped/arch.json ] || fail "an interrupted run has a result"
+    interrupts=$((interrupts + 1))
+    adwp search --resume stopped "${options[@]}" >/dev/null || fail "resume after Ctrl-C"
+  fi
+  same_results straight stopped
 done
-status=0
-adwp search --resume stopped "${options[@]}" >/dev/null 2>stderr.txt &
+
+# SIGTERM, in a run that would take long.
+"$ADWP" search "$small" -o terminated "${options[@]}" --set search.total=100000 >/dev/null 2>stderr.txt &
 process=$!
-sleep 1
+until [ -e terminated/checkpoint.safetensors ]; do sleep 0.01; done
 kill -TERM $process
+status=0
 wait $process || status=$?
 [ $status -eq 143 ] || fail "SIGTERM ended with status $status"

@@ -55,7 +55,7 @@ refuses 1 'data_batch_3.bin' search_data --data data
 
 # ---- run folders ----
 : >file
-refuses 1 'file/run' adwp search "$small" -q -o file/run
+refuses 1 'folder file' adwp search "$small" -q -o file/run
 refuses 1 'file' adwp search "$small" -q -o file
 mkdir read-only
 chmod 555 read-only
@@ -87,7 +87,7 @@ fi
 # ---- checkpoints ----
 part_way() { # a run that has a checkpoint and is not done
   rm -rf part
-  adwp search "$small" -q -o part --set search.total=1000 >/dev/null 2>&1 &
+  "$ADWP" search "$small" -q -o part --set search.total=1000 >/dev/null 2>&1 &
   local process=$!
   until [ -e part/checkpoint.safetensors ]; do sleep 0.02; done
   kill -9 $process
@@ -128,7 +128,7 @@ refuses 1 'flipped/metrics.jsonl' adwp search --resume flipped -q
 refuses 1 'part/weights.safetensors' adwp eval part
 
 # A second process keeps out.
-adwp search "$small" -q -o busy --set search.total=100000 >/dev/null 2>&1 &
+"$ADWP" search "$small" -q -o busy --set search.total=100000 >/dev/null 2>&1 &
 process=$!
 until [ -e busy/checkpoint.safetensors ]; do sleep 0.02; done
 refuses 1 'busy' adwp search --resume busy -q

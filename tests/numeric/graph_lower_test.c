@@ -168,6 +168,26 @@ static void check_step(const Fixture *f, const char *name, bool weights, bool al
   if (!weights) assert_int_equal(count_of(step, OP_LINEAR_GRAD_WEIGHT), 0);
 }
 
+static void check_results(const Fixture *f, const char *step, const char *const *names, size_t count) {
+  const Graph *graph = module_find_step(f->module, step);
+  assert_int_equal(graph->results.count, count);
+  for (size_t i = 0; i < count; i++) assert_string_equal(graph->results.data[i].name, names[i]);
+}
+
+static void results(void **state) {
+  (void)state;
+  Fixture f = fixture_new(small_text, ALL_STEPS);
+  check_results(&f, "train_step", (const char *[]){"loss", "correct", "norm"}, 3);
+  check_results(&f, "search_step", (const char *[]){"loss", "correct"}, 2);
+  check_results(&f, "cross_step", (const char *[]){"loss", "correct", "norm"}, 3);
+  check_results(&f, "eval", (const char *[]){"losses", "correct", "logits"}, 3);
+  const Graph *gradients = module_find_step(f.module, "gradient_step");
+  int trained = parameters_of(f.module, PARAMETER_WEIGHT) + parameters_of(f.module, PARAMETER_ALPHA);
+  assert_int_equal(gradients->results.count, 2 + trained);
+  assert_int_equal(gradients->updates.count, 0);
+  fixture_free(&f);
+}
+
 static void gates(void **state) {
   (void)state;
   Fixture f = fixture_new(small_text, ALL_STEPS);
@@ -303,8 +323,13 @@ static void architectures(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(parameters_of_a_model), cmocka_unit_test(parameters_of_some_steps), cmocka_unit_test(gates),
-      cmocka_unit_test(shared_prefixes),       cmocka_unit_test(simplified_steps),         cmocka_unit_test(simplified_example),
+      cmocka_unit_test(parameters_of_a_model),
+      cmocka_unit_test(parameters_of_some_steps),
+      cmocka_unit_test(results),
+      cmocka_unit_test(gates),
+      cmocka_unit_test(shared_prefixes),
+      cmocka_unit_test(simplified_steps),
+      cmocka_unit_test(simplified_example),
       cmocka_unit_test(architectures),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -302,16 +302,16 @@ def own_fixtures(folder):
     trajectory_fixture(at("trajectory"), default_spec(3, 2, K=2, seed=7) | {"hidden": 2}, batch=3, size=8, seed=7)
 
 
-def float32_errors(path):
-    """The same step in float32, channels last: relative errors in norm, as check-fixtures measures them."""
+def float32_errors(path, layout):
+    """The same step in float32: relative errors in norm, as check-fixtures measures them."""
     values, meta = load_safetensors(path)
     net = HyperNetwork(json.loads(meta["spec"]))
     with torch.no_grad():
         for n, p in net.named_parameters():
             p.copy_(values["param." + n])
-    net = net.to(memory_format=torch.channels_last)
+    net = net.to(memory_format=layout)
     alpha = [[values[f"alpha.{l}.{j}"].float().requires_grad_() for j in range(len(c))] for l, c in enumerate(net.shape)]
-    logits = net(values["x"].float().to(memory_format=torch.channels_last), alpha)
+    logits = net(values["x"].float().to(memory_format=layout), alpha)
     loss = F.cross_entropy(logits, values["y"])
     loss.backward()
     grads = {"grad." + n: p.grad for n, p in net.named_parameters() if p.grad is not None}
@@ -410,7 +410,9 @@ def main():
         p.add_argument("--spec-seed", type=int, default=0)
         p.add_argument("--spec", help="JSON file with cells, channels, classes and intensive")
     sub.add_parser("own", help="write the project's own fixtures").add_argument("folder")
-    sub.add_parser("float32", help="the error of float32 on fixtures of one step").add_argument("fixture", nargs="+")
+    single = sub.add_parser("float32", help="the error of float32 on fixtures of one step")
+    single.add_argument("fixtures", nargs="+")
+    single.add_argument("--channels-last", action="store_true", help="PyTorch 2.15 can crash on images of a few channels so")
     a = ap.parse_args()
     if a.command == "spec":
         json.dump(read_spec(a), sys.stdout, indent=1)
@@ -418,8 +420,8 @@ def main():
     elif a.command == "own":
         own_fixtures(a.folder)
     elif a.command == "float32":
-        for path in a.fixture:
-            float32_errors(path)
+        for path in a.fixtures:
+            float32_errors(path, torch.channels_last if a.channels_last else torch.contiguous_format)
     elif a.command == "bench":
         bench(a)
     else:

@@ -490,7 +490,7 @@ static void test_loss_that_is_not_a_number(void **state) {
   make_half("diverged");
   atomic_store(&toy_poison, true);
   assert_fails(&toy_program, "diverged", true,
-               WORDS("not a number", "step 4 of epoch 3", "step 22 of the run", "last good checkpoint is",
+               WORDS("not a number", "step 4 of epoch 4/6", "step 22 of the run", "last good checkpoint is",
                      "diverged/checkpoint.safetensors"));
   SearchSummary summary;
   must_run(&toy_program, "diverged", true, &summary);
@@ -543,7 +543,7 @@ static void test_gates(void **state) {
     Safetensors *file = safetensors_read(path_of("gates", "checkpoint.safetensors"), 1 << 20, true, &err);
     assert_non_null(file);
     weights[epoch] = *(const float *)safetensors_find(file, "classifier.weight")->data;
-    momentum[epoch] = *(const float *)safetensors_find(file, "classifier.weight.momentum")->data;
+    momentum[epoch] = *(const float *)safetensors_find(file, "momentum.classifier.weight")->data;
     logits[epoch] = *(const float *)safetensors_find(file, "alpha.0.0")->data;
     safetensors_free(file);
   }

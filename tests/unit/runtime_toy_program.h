@@ -248,9 +248,9 @@ static const ProgramStep toy_steps[] = {
     {"eval", toy_train_segments, 1, TOY_ARENA, toy_inputs, 2, toy_eval_results, 2},
 };
 
-#define TOY_LOGITS(node, suffix, parameter_kind, part)                                                                           \
+#define TOY_LOGITS(prefix, node, parameter_kind, part)                                                                           \
   {                                                                                                                              \
-    .name = "alpha.0." #node suffix, .kind = parameter_kind, .rank = 1, .dims = {3}, .offset = TOY_ALPHA_AT(node, part),         \
+    .name = prefix "alpha.0." #node, .kind = parameter_kind, .rank = 1, .dims = {3}, .offset = TOY_ALPHA_AT(node, part),         \
     .elements = 3                                                                                                                \
   }
 static const ProgramParameter toy_parameters[] = {
@@ -264,7 +264,7 @@ static const ProgramParameter toy_parameters[] = {
      .view = {TOY_CLASSES, TOY_FEATURES},
      .order = {1, 0},
      .uniform = 0.14},
-    {.name = "classifier.weight.momentum",
+    {.name = "momentum.classifier.weight",
      .kind = PROGRAM_MOMENTUM,
      .rank = 2,
      .dims = {TOY_CLASSES, TOY_FEATURES},
@@ -273,12 +273,12 @@ static const ProgramParameter toy_parameters[] = {
      .view_rank = 2,
      .view = {TOY_CLASSES, TOY_FEATURES},
      .order = {1, 0}},
-    TOY_LOGITS(0, "", PROGRAM_ALPHA, 0),
-    TOY_LOGITS(0, ".mean", PROGRAM_ADAM_MEAN, 1),
-    TOY_LOGITS(0, ".square", PROGRAM_ADAM_SQUARE, 2),
-    TOY_LOGITS(1, "", PROGRAM_ALPHA, 0),
-    TOY_LOGITS(1, ".mean", PROGRAM_ADAM_MEAN, 1),
-    TOY_LOGITS(1, ".square", PROGRAM_ADAM_SQUARE, 2),
+    TOY_LOGITS("", 0, PROGRAM_ALPHA, 0),
+    TOY_LOGITS("adam_mean.", 0, PROGRAM_ADAM_MEAN, 1),
+    TOY_LOGITS("adam_square.", 0, PROGRAM_ADAM_SQUARE, 2),
+    TOY_LOGITS("", 1, PROGRAM_ALPHA, 0),
+    TOY_LOGITS("adam_mean.", 1, PROGRAM_ADAM_MEAN, 1),
+    TOY_LOGITS("adam_square.", 1, PROGRAM_ADAM_SQUARE, 2),
 };
 
 static const ProgramCandidate toy_candidates[2][3] = {

@@ -1,0 +1,489 @@
+/* Random specs of the kernel families against plain loops in double. Each kernel is verified, printed, parsed and printed again,
+ * and interpreted over all its tasks, the last first. An element that the reference leaves alone must keep its sentinel. */
+#include "kernels/family.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const float UNTOUCHED = 12345.0f;
+
+typedef struct Case {
+  Arena *arena;
+  uint64_t random;
+  int number, batch, images, tasks, lanes;
+  LoopBuffer buffers[8];
+  int count;
+  const char *family;
+} Case;
+
+static int pick(Case *c, int from, int to) {
+  c->random = c->random * 6364136223846793005u + 1442695040888963407u;
+  return from + (int)((c->random >> 33) % (uint64_t)(to - from + 1));
+}
+
+static float *add(Case *c, int64_t count, bool written) {
+  float *data = ARENA_ARRAY(c->arena, float, count);
+  for (int64_t i = 0; i < count; i++) data[i] = written ? UNTOUCHED : (float)pick(c, -1000, 1000) / 1000.0f;
+  c->buffers[c->count++] = (LoopBuffer){data, count};
+  return data;
+}
+
+static double *wanted(Case *c, int64_t count) {
+  double *want = ARENA_ARRAY(c->arena, double, count);
+  for (int64_t i = 0; i < count; i++) want[i] = (double)UNTOUCHED;
+  return want;
+}
+
+static void check(Case *c, const float *got, const double *want, int64_t count) {
+  double error = 0, norm = 0;
+  for (int64_t i = 0; i < count; i++) {
+    if (want[i] == (double)UNTOUCHED) {
+      if (got[i] != UNTOUCHED) fail_msg("%s, case %d: element %lld was written", c->family, c->number, (long long)i);
+      continue;
+    }
+    error += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
+    norm += want[i] * want[i];
+  }
+  if (!(sqrt(error) <= 1e-5 * sqrt(norm) + 1e-6))
+    fail_msg("%s, case %d: error %g of norm %g", c->family, c->number, sqrt(error), sqrt(norm));
+}
+
+static void run(Case *c, LoopKernel *k, int tasks) {
+  Err err;
+  if (!loop_verify(k, &err)) fail_msg("%s, case %d: %s", c->family, c->number, err.text);
+  Text first = {0}, second = {0};
+  loop_print(k, &first);
+  LoopKernel *again = loop_parse(first.data, first.length, c->arena, &err);
+  if (!again) fail_msg("%s, case %d: %s", c->family, c->number, err.text);
+  loop_print(again, &second);
+  assert_int_equal(first.length, second.length);
+  assert_memory_equal(first.data, second.data, first.length);
+  text_free(&first);
+  text_free(&second);
+  loop_free_tables(again);
+  assert_int_equal(k->buffer_count, c->count);
+  for (int task = tasks - 1; task >= 0; task--)
+    if (!loop_interpret(k, c->buffers, c->batch, task, task + 1, &err))
+      fail_msg("%s, case %d: %s", c->family, c->number, err.text);
+  loop_free_tables(k);
+}
+
+static int64_t plane_size(const Case *c, const Plane *p) {
+  return (int64_t)c->batch * p->height * p->width * p->stride - (p->stride - p->channels); /* as a slice of a concatenation */
+}
+static int64_t at(const Plane *p, int b, int y, int x, int ch) {
+  return (((int64_t)b * p->height + y) * p->width + x) * p->stride + ch;
+}
+static void touch(const Case *c, const Plane *p, double *want) {
+  for (int i = 0; i < c->batch * p->height * p->width; i++)
+    for (int ch = 0; ch < p->channels; ch++) want[(int64_t)i * p->stride + ch] = 0;
+}
+static Plane plane(Case *c, int channels, int height, int width) {
+  return (Plane){channels, height, width, channels + (pick(c, 0, 2) ? 0 : pick(c, 1, 9))};
+}
+static int channels(Case *c) {
+  return pick(c, 0, 6) ? pick(c, 1, 20) : pick(c, 21, 130);
+}
+static int side(Case *c) {
+  return pick(c, 0, 9) ? pick(c, 1, 7) : pick(c, 8, 14);
+}
+
+/* ---- convolutions ---- */
+static ConvSpec conv_spec(Case *c) {
+  for (;;) {
+    ConvSpec s = {.lanes = c->lanes, .images = c->images, .dilation = pick(c, 1, 2), .groups = 1};
+    int kind = pick(c, 0, 3), in = channels(c), out = channels(c);
+    if (kind == 1) s.groups = out = in; /* depthwise */
+    if (kind == 2) {
+      s.groups = pick(c, 2, 3);
+      in = s.groups * pick(c, 1, 20);
+      out = s.groups * pick(c, 1, 20);
+    }
+    s.kernel_y = 2 * pick(c, 0, 2) + 1;
+    s.kernel_x = s.kernel_y;
+    int shape = pick(c, 0, 5);
+    if (shape == 0) s.kernel_y = 1, s.kernel_x = 7;
+    if (shape == 1) s.kernel_y = 7, s.kernel_x = 1;
+    s.stride_y = s.stride_x = pick(c, 1, 2);
+    if (!pick(c, 0, 4)) s.stride_x = 3 - s.stride_y;
+    if (pick(c, 0, 3)) {
+      s.pad_y = s.dilation * (s.kernel_y / 2);
+      s.pad_x = s.dilation * (s.kernel_x / 2);
+    }
+    if (!s.pad_y && !s.pad_x && !pick(c, 0, 2)) s.shift_y = s.shift_x = 1;
+    s.in = plane(c, in, side(c), side(c));
+    int height = s.in.height - s.shift_y + 2 * s.pad_y - s.dilation * (s.kernel_y - 1) - 1;
+    int width = s.in.width - s.shift_x + 2 * s.pad_x - s.dilation * (s.kernel_x - 1) - 1;
+    if (height < 0 || width < 0 || s.in.height <= s.shift_y || s.in.width <= s.shift_x) continue;
+    s.out = plane(c, out, height / s.stride_y + 1, width / s.stride_x + 1);
+    int64_t work = (int64_t)c->batch * s.out.height * s.out.width * in * out / s.groups * s.kernel_y * s.kernel_x;
+    if (work < 400000) return s;
+  }
+}
+
+typedef struct ConvData {
+  const float *x, *scale, *shift, *w, *dy;
+  double *y, *dx, *dw; /* any may be null */
+} ConvData;
+
+static double prologue(const ConvSpec *s, const ConvData *d, int64_t i, int ch) {
+  double value = d->x[i];
+  if (s->prologue.affine) value = value * d->scale[ch] + d->shift[ch];
+  return s->prologue.relu && value < 0 ? 0 : value;
+}
+
+static void conv_tap(const Case *c, const ConvSpec *s, const ConvData *d, int b, int y, int x, int o, int ky, int kx) {
+  (void)c;
+  int each = s->in.channels / s->groups, g = o / (s->out.channels / s->groups);
+  int row = y * s->stride_y + ky * s->dilation - s->pad_y, column = x * s->stride_x + kx * s->dilation - s->pad_x;
+  if (row < 0 || column < 0 || row >= s->in.height - s->shift_y || column >= s->in.width - s->shift_x) return;
+  int64_t to = at(&s->out, b, y, x, o);
+  for (int i = 0; i < each; i++) {
+    int64_t from = at(&s->in, b, row + s->shift_y, column + s->shift_x, g * each + i);
+    int64_t w = (((int64_t)ky * s->kernel_x + kx) * each + i) * s->out.channels + o;
+    if (d->y) d->y[to] += prologue(s, d, from, g * each + i) * d->w[w];
+    if (d->dx) d->dx[from] += (double)d->dy[to] * d->w[w];
+    if (d->dw) d->dw[w] += (double)d->dy[to] * prologue(s, d, from, g * each + i);
+  }
+}
+
+static void conv_reference(const Case *c, const ConvSpec *s, const ConvData *d) {
+  for (int b = 0; b < c->batch; b++)
+    for (int y = 0; y < s->out.height; y++)
+      for (int x = 0; x < s->out.width; x++)
+        for (int o = 0; o < s->out.channels; o++)
+          for (int ky = 0; ky < s->kernel_y; ky++)
+            for (int kx = 0; kx < s->kernel_x; kx++) conv_tap(c, s, d, b, y, x, o, ky, kx);
+}
+
+static int64_t weights(const ConvSpec *s) {
+  return (int64_t)s->kernel_y * s->kernel_x * (s->in.channels / s->groups) * s->out.channels;
+}
+
+static void add_prologue(Case *c, ConvSpec *s, ConvData *d) {
+  s->prologue = (Prologue){pick(c, 0, 1), pick(c, 0, 1)};
+  d->x = add(c, plane_size(c, &s->in), false);
+  if (!s->prologue.affine) return;
+  d->scale = add(c, s->in.channels, false);
+  d->shift = add(c, s->in.channels, false);
+}
+
+static void test_conv(Case *c) {
+  ConvSpec s = conv_spec(c);
+  ConvData d = {0};
+  add_prologue(c, &s, &d);
+  int64_t size = plane_size(c, &s.out);
+  d.w = add(c, weights(&s), false);
+  float *y = add(c, size, true);
+  d.y = wanted(c, size);
+  touch(c, &s.out, d.y);
+  conv_reference(c, &s, &d);
+  run(c, family_conv(&s, c->arena), c->tasks);
+  check(c, y, d.y, size);
+}
+
+static void test_conv_grad_input(Case *c) {
+  ConvSpec s = conv_spec(c);
+  ConvData d = {0};
+  int64_t size = plane_size(c, &s.in);
+  d.dy = add(c, plane_size(c, &s.out), false);
+  d.w = add(c, weights(&s), false);
+  float *dx = add(c, size, true);
+  d.dx = wanted(c, size);
+  touch(c, &s.in, d.dx);
+  conv_reference(c, &s, &d);
+  run(c, family_conv_grad_input(&s, c->arena), c->tasks);
+  check(c, dx, d.dx, size);
+}
+
+static float *sum_slots(Case *c, float *partial, int64_t elements) {
+  c->count = 0;
+  c->buffers[c->count++] = (LoopBuffer){partial, c->tasks * elements};
+  float *y = add(c, elements, true);
+  SlotsSpec slots = {.lanes = c->lanes, .images = c->images, .elements = elements, .chunk = 4 * c->lanes};
+  run(c, family_sum_slots(&slots, c->arena), (int)((elements + slots.chunk - 1) / slots.chunk));
+  return y;
+}
+
+static void test_conv_grad_weight(Case *c) {
+  ConvSpec s = conv_spec(c);
+  ConvData d = {0};
+  int64_t size = weights(&s);
+  d.dy = add(c, plane_size(c, &s.out), false);
+  add_prologue(c, &s, &d);
+  float *partial = add(c, c->tasks * size, true);
+  d.dw = wanted(c, size);
+  memset(d.dw, 0, (size_t)size * sizeof(double));
+  conv_reference(c, &s, &d);
+  run(c, family_conv_grad_weight(&s, c->arena), c->tasks);
+  check(c, sum_slots(c, partial, size), d.dw, size);
+}
+
+/* ---- pools ---- */
+static void pool_reference(const Case *c, const PoolSpec *s, const Plane *to, const float *x, const float *dy, double *y,
+                           double *dx) {
+  for (int b = 0; b < c->batch; b++)
+    for (int i = 0; i < s->out.height * s->out.width * s->out.channels; i++) {
+      int ch = i % s->out.channels, px = i / s->out.channels % s->out.width, py = i / s->out.channels / s->out.width;
+      double sum = 0, best = -INFINITY;
+      int n = 0, best_y = 0, best_x = 0;
+      for (int pass = 0; pass < 2; pass++)
+        for (int k = 0; k < s->kernel_y * s->kernel_x; k++) {
+          int row = py * s->stride_y - s->pad_y + k / s->kernel_x, column = px * s->stride_x - s->pad_x + k % s->kernel_x;
+          if (row < 0 || column < 0 || row >= s->in.height || column >= s->in.width) continue;
+          double value = x[at(&s->in, b, row, column, ch)];
+          if (!pass && value > best) best = value, best_y = row, best_x = column;
+          if (!pass) sum += value, n++;
+          if (pass && dx && !s->max) dx[at(to, b, row, column, ch)] += dy[at(&s->out, b, py, px, ch)] / (double)n;
+        }
+      if (y) y[at(&s->out, b, py, px, ch)] = s->max ? best : sum / n;
+      if (dx && s->max) dx[at(to, b, best_y, best_x, ch)] += dy[at(&s->out, b, py, px, ch)];
+    }
+}
+
+static void test_pool(Case *c, bool gradient) {
+  PoolSpec s = {
+      .lanes = c->lanes, .images = c->images, .kernel_y = pick(c, 1, 3), .kernel_x = pick(c, 1, 3), .max = pick(c, 0, 1)};
+  s.stride_y = pick(c, 1, 2);
+  s.stride_x = pick(c, 1, 2);
+  s.pad_y = s.kernel_y == 3 ? pick(c, 0, 1) : 0;
+  s.pad_x = s.kernel_x == 3 ? pick(c, 0, 1) : 0;
+  int ch = channels(c);
+  s.in = plane(c, ch, pick(c, 3, 9), pick(c, 3, 40));
+  s.out = plane(c, ch, (s.in.height + 2 * s.pad_y - s.kernel_y) / s.stride_y + 1,
+                (s.in.width + 2 * s.pad_x - s.kernel_x) / s.stride_x + 1);
+  Plane to = s.in;
+  if (gradient && pick(c, 0, 1)) to.stride = s.dx_stride = ch + pick(c, 0, 5);
+  float *dy = gradient ? add(c, plane_size(c, &s.out), false) : NULL;
+  float *x = add(c, plane_size(c, &s.in), false);
+  for (int64_t i = 0; i < plane_size(c, &s.in); i++) x[i] = (float)pick(c, -2, 1); /* ties */
+  if (gradient && !s.max) c->count--;
+  const Plane *written = gradient ? &to : &s.out;
+  int64_t size = plane_size(c, written);
+  float *y = add(c, size, true);
+  double *want = wanted(c, size);
+  touch(c, written, want);
+  pool_reference(c, &s, &to, x, dy, gradient ? NULL : want, gradient ? want : NULL);
+  run(c, gradient ? family_pool_grad(&s, c->arena) : family_pool(&s, c->arena), c->tasks);
+  check(c, y, want, size);
+}
+static void test_pool_forward(Case *c) {
+  test_pool(c, false);
+}
+static void test_pool_grad(Case *c) {
+  test_pool(c, true);
+}
+
+/* ---- reductions ---- */
+static void test_moments(Case *c) {
+  MomentsSpec s = {c->lanes, c->images, plane(c, channels(c), side(c), side(c))};
+  int n = s.in.channels, pixels = c->batch * s.in.height * s.in.width;
+  float *x = add(c, plane_size(c, &s.in), false);
+  float *partial = add(c, (int64_t)c->tasks * 3 * n, true);
+  run(c, family_moments(&s, c->arena), c->tasks);
+  c->count = 0;
+  c->buffers[c->count++] = (LoopBuffer){partial, (int64_t)c->tasks * 3 * n};
+  float *moments = add(c, 2 * n, true);
+  run(c, family_moments_finish(&s, c->arena), 1);
+  double *want = wanted(c, 2 * n);
+  for (int ch = 0; ch < n; ch++) {
+    double mean = 0, squares = 0;
+    for (int i = 0; i < pixels; i++) mean += (double)x[(int64_t)i * s.in.stride + ch] / pixels;
+    for (int i = 0; i < pixels; i++) squares += pow((double)x[(int64_t)i * s.in.stride + ch] - mean, 2);
+    want[ch] = mean;
+    want[n + ch] = squares / pixels;
+  }
+  check(c, moments, want, 2 * n);
+}
+
+static void test_global_mean(Case *c) {
+  MomentsSpec s = {c->lanes, c->images, plane(c, channels(c), side(c), side(c))};
+  int n = s.in.channels, pixels = s.in.height * s.in.width;
+  float *x = add(c, plane_size(c, &s.in), false), *y = add(c, c->batch * n, true);
+  double *want = wanted(c, c->batch * n);
+  for (int i = 0; i < c->batch * n; i++) {
+    want[i] = 0;
+    for (int p = 0; p < pixels; p++) want[i] += (double)x[((int64_t)(i / n) * pixels + p) * s.in.stride + i % n] / pixels;
+  }
+  run(c, family_global_mean(&s, c->arena), c->tasks);
+  check(c, y, want, c->batch * n);
+}
+
+/* max(x * scale + row, 0) as a tensor, with the sum over pixels of it and of x */
+static void test_map(Case *c) {
+  Plane in = plane(c, channels(c), side(c), side(c)), out = plane(c, in.channels, in.height, in.width);
+  int n = in.channels, pixels = in.height * in.width;
+  MapSpec s = {.lanes = c->lanes,
+               .images = c->images,
+               .channels = n,
+               .pixels = pixels,
+               .input_count = 3,
+               .step_count = 3,
+               .output_count = 3};
+  s.inputs[0] = (MapInput){MAP_TENSOR, in.stride, 0};
+  s.inputs[1] = (MapInput){MAP_CHANNEL, 0, n};
+  s.inputs[2] = (MapInput){MAP_IMAGE, 0, 0};
+  s.steps[0] = (MapStep){.op = LOOP_FMA, .a = 0, .b = 1, .c = 2};
+  s.steps[1] = (MapStep){.op = LOOP_FLOAT};
+  s.steps[2] = (MapStep){.op = LOOP_MAX, .a = 3, .b = 4};
+  s.outputs[0] = (MapOutput){.value = 5, .sum = true};
+  s.outputs[1] = (MapOutput){.value = 5, .stride = out.stride};
+  s.outputs[2] = (MapOutput){.value = 0, .sum = true};
+  float *x = add(c, plane_size(c, &in), false), *scale = add(c, 2 * n, false), *row = add(c, c->batch * n, false);
+  int64_t size = plane_size(c, &out);
+  float *y = add(c, size, true), *partial = add(c, (int64_t)c->tasks * 2 * n, true);
+  double *want = wanted(c, size), *sums = ARENA_ARRAY(c->arena, double, 2 * n);
+  for (int i = 0; i < 2 * n; i++) sums[i] = 0;
+  for (int64_t p = 0; p < (int64_t)c->batch * pixels; p++)
+    for (int ch = 0; ch < n; ch++) {
+      double value = fmax((double)x[p * in.stride + ch] * scale[n + ch] + row[p / pixels * n + ch], 0);
+      want[p * out.stride + ch] = value;
+      sums[ch] += value;
+      sums[n + ch] += x[p * in.stride + ch];
+    }
+  run(c, family_map(&s, c->arena), c->tasks);
+  check(c, y, want, size);
+  check(c, sum_slots(c, partial, 2 * n), sums, 2 * n);
+}
+
+static void test_unshift(Case *c) {
+  UnshiftSpec s = {.lanes = c->lanes, .images = c->images, .shift_y = pick(c, 0, 1), .shift_x = pick(c, 0, 1)};
+  s.in = plane(c, channels(c), side(c), side(c));
+  s.out = plane(c, s.in.channels, s.in.height + s.shift_y, s.in.width + s.shift_x);
+  int64_t size = plane_size(c, &s.out);
+  float *x = add(c, plane_size(c, &s.in), false), *got = add(c, size, true);
+  double *want = wanted(c, size);
+  touch(c, &s.out, want);
+  for (int b = 0; b < c->batch; b++)
+    for (int y = 0; y < s.in.height; y++)
+      for (int i = 0; i < s.in.width * s.in.channels; i++)
+        want[at(&s.out, b, y + s.shift_y, i / s.in.channels + s.shift_x, i % s.in.channels)] =
+            x[at(&s.in, b, y, i / s.in.channels, i % s.in.channels)];
+  run(c, family_unshift(&s, c->arena), c->tasks);
+  check(c, got, want, size);
+}
+
+/* ---- linear layers: `which` 0 forward, 1 the input's gradient, 2 the weight's ---- */
+static void test_linear(Case *c) {
+  int which = pick(c, 0, 2), rows = channels(c), inner = channels(c);
+  VectorSpec s = {.lanes = c->lanes, .rows = rows, .inner = inner, .batched = pick(c, 0, 1)};
+  int n = s.batched ? c->batch : 1;
+  float *first = add(c, n * (which ? rows : inner), false);
+  float *second = add(c, which == 2 ? n * inner : inner * rows, false);
+  float *bias = which ? NULL : add(c, rows, false);
+  int size = which == 0 ? n * rows : which == 1 ? n * inner : inner * rows;
+  float *got = add(c, size, true);
+  double *want = wanted(c, size);
+  for (int i = 0; i < size; i++) want[i] = which ? 0 : bias[i % rows];
+  for (int b = 0; b < n; b++)
+    for (int i = 0; i < inner; i++)
+      for (int o = 0; o < rows; o++) {
+        if (which == 0) want[b * rows + o] += (double)first[b * inner + i] * second[i * rows + o];
+        if (which == 1) want[b * inner + i] += (double)first[b * rows + o] * second[i * rows + o];
+        if (which == 2) want[i * rows + o] += (double)first[b * rows + o] * second[b * inner + i];
+      }
+  LoopKernel *(*const make[])(const VectorSpec *, Arena *) = {family_linear, family_linear_grad_input, family_linear_grad_weight};
+  run(c, make[which](&s, c->arena), 1);
+  check(c, got, want, size);
+}
+
+/* ---- vectors ---- */
+static void test_softmax(Case *c) {
+  VectorSpec s = {.lanes = c->lanes, .rows = pick(c, 1, 70)};
+  float *x = add(c, s.rows, false), *p = add(c, s.rows, true);
+  double *want = wanted(c, s.rows), total = 0, mean = 0;
+  for (int i = 0; i < s.rows; i++) total += exp((double)x[i]);
+  for (int i = 0; i < s.rows; i++) want[i] = exp((double)x[i]) / total;
+  run(c, family_softmax(&s, c->arena), 1);
+  check(c, p, want, s.rows);
+  c->count = 0;
+  float *dp = add(c, s.rows, false);
+  c->buffers[c->count++] = (LoopBuffer){p, s.rows};
+  float *dx = add(c, s.rows, true);
+  for (int i = 0; i < s.rows; i++) mean += (double)dp[i] * p[i];
+  for (int i = 0; i < s.rows; i++) want[i] = p[i] * (dp[i] - mean);
+  run(c, family_softmax_grad(&s, c->arena), 1);
+  check(c, dx, want, s.rows);
+}
+
+static void test_batch_sum(Case *c) {
+  VectorSpec s = {.lanes = c->lanes, .rows = channels(c), .batched = true};
+  float *x = add(c, c->batch * s.rows, false), *y = add(c, s.rows, true);
+  double *want = wanted(c, s.rows);
+  for (int i = 0; i < s.rows; i++) want[i] = 0;
+  for (int i = 0; i < c->batch * s.rows; i++) want[i % s.rows] += x[i];
+  run(c, family_batch_sum(&s, c->arena), 1);
+  check(c, y, want, s.rows);
+}
+
+static void test_sum_squares(Case *c) {
+  VectorSpec s = {.lanes = c->lanes, .rows = pick(c, 1, 400)};
+  float *x = add(c, s.rows, false), *y = add(c, 1, true);
+  double want = 0;
+  for (int i = 0; i < s.rows; i++) want += (double)x[i] * x[i];
+  run(c, family_sum_squares(&s, c->arena), 1);
+  check(c, y, &want, 1);
+}
+
+static void test_outer_descend(Case *c) {
+  VectorSpec s = {.lanes = c->lanes, .rows = channels(c), .inner = channels(c), .value = 0.5, .decay = 0.25};
+  int n = s.rows * s.inner;
+  float *w = add(c, n, false), *buffer = add(c, n, false), *dy = add(c, s.rows, false), *x = add(c, s.inner, false);
+  float *clip = add(c, 1, false), *rate = add(c, 1, false);
+  double *want_w = wanted(c, n), *want_buffer = wanted(c, n);
+  for (int i = 0; i < n; i++) {
+    want_buffer[i] = 0.5 * buffer[i] + (double)clip[0] * x[i / s.rows] * dy[i % s.rows] + 0.25 * w[i];
+    want_w[i] = w[i] - rate[0] * want_buffer[i];
+  }
+  run(c, family_outer_descend(&s, c->arena), 1);
+  check(c, w, want_w, n);
+  check(c, buffer, want_buffer, n);
+}
+
+static const struct {
+  const char *name;
+  void (*test)(Case *c);
+  int cases;
+} families[] = {
+    {"conv", test_conv, 100},
+    {"conv_grad_input", test_conv_grad_input, 80},
+    {"conv_grad_weight", test_conv_grad_weight, 80},
+    {"pool", test_pool_forward, 30},
+    {"pool_grad", test_pool_grad, 40},
+    {"moments", test_moments, 20},
+    {"global_mean", test_global_mean, 10},
+    {"map", test_map, 20},
+    {"unshift", test_unshift, 10},
+    {"linear", test_linear, 30},
+    {"softmax", test_softmax, 10},
+    {"batch_sum", test_batch_sum, 10},
+    {"sum_squares", test_sum_squares, 10},
+    {"outer_descend", test_outer_descend, 10},
+};
+
+static void every_family_matches_its_reference(void **state) {
+  (void)state;
+  for (size_t f = 0; f < sizeof families / sizeof families[0]; f++)
+    for (int i = 0; i < families[f].cases; i++) {
+      Case c = {.arena = arena_new(), .random = 1000 * f + (uint64_t)i + 1, .number = i, .family = families[f].name};
+      for (int warm = 0; warm < 4; warm++) pick(&c, 0, 1);
+      c.batch = pick(&c, 1, 5);
+      c.images = pick(&c, 1, 3);
+      c.tasks = (c.batch + c.images - 1) / c.images;
+      c.lanes = pick(&c, 0, 1) ? 16 : 8;
+      families[f].test(&c);
+      arena_free(c.arena);
+    }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(every_family_matches_its_reference)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

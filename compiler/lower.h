@@ -13,14 +13,18 @@
  *   gradient_step nothing updated; results logits, loss and "grad.NAME" of every weight and alpha
  * alpha is always read from the parameters `alpha.CELL.NODE`; the runtime draws it anew before a train step. */
 enum {
-  STEP_TRAIN = 1, STEP_SEARCH = 2, STEP_CROSS = 4, STEP_EVAL = 8, STEP_GRADIENT = 16,
+  STEP_TRAIN = 1,
+  STEP_SEARCH = 2,
+  STEP_CROSS = 4,
+  STEP_EVAL = 8,
+  STEP_GRADIENT = 16,
 };
 
 /* A discrete architecture: for each cell, node and candidate whether it is kept. Kept ones have p = 1/T; the others are not
  * computed. Parameter names stay those of the whole model. Null: the whole model with its continuous alpha. */
 typedef struct Architecture {
   int cell_count, node_count, candidate_count; /* extents of `kept` */
-  const bool *kept; /* [cell][node][candidate] */
+  const bool *kept;                            /* [cell][node][candidate] */
 } Architecture;
 
 Module *lower_model(const Model *model, unsigned steps, const Architecture *architecture, Arena *arena);

@@ -302,7 +302,7 @@ static bool parse_node(Parser *p, Word word) {
   if ((op_table[op].attributes & A_SHAPE) || op == OP_CONST) attributes.shape = declared;
   if (!take_attributes(p, op, &attributes)) return false;
   p->start = start;
-  Err err;
+  Err err = {{0}};
   int32_t count = (int32_t)p->operands.count;
   if (!op_result_type(op, p->types.data, count, &attributes, &result, &err)) return fail(p, "%s", err.text);
   if (!type_equal(result, declared))
@@ -372,7 +372,7 @@ static bool parse_step(Parser *p) {
     if (!expect(p, ")")) return false;
   }
   if (!expect(p, "{") || !parse_body(p)) return false;
-  Err err;
+  Err err = {{0}};
   p->start = start;
   return graph_verify(p->graph, &err) || fail(p, "%s", err.text);
 }

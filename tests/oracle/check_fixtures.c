@@ -301,7 +301,7 @@ static bool check_one(const Options *options, const char *path, Arena *arena, Wo
   if (ran)
     add_to_summary(&c, path, arena, all);
   else
-    printf("%s\n  not checked: %s\n", path, c.err.text);
+    fprintf(stderr, "%s is not checked: %s\n", path, c.err.text);
   fflush(stdout);
   if (c.backend) c.backend->free(c.backend);
   fixture_free(c.fixture);

@@ -27,4 +27,5 @@ status=0
 head -c 1000 "${fixtures[0]}" >short.safetensors
 status=0
 "$check_fixtures" short.safetensors >stdout.txt 2>&1 || status=$?
-[ $status -eq 1 ] && grep -q 'short.safetensors is damaged' stdout.txt || fail "a cut-off fixture ends with status $status"
+[ $status -eq 1 ] || fail "a fixture that is cut off ends with status $status"
+grep -q 'short.safetensors is damaged' stdout.txt || fail "no message for a fixture that is cut off"

@@ -1,12 +1,13 @@
 /* check-fixtures: builds the model of each fixture through the normal compiler, runs what the oracle ran, and prints how far the
  * two are apart: for each kind of value the largest relative error, in norm, of a tensor, and the tensor where it is.
  *
- *   check-fixtures [--backend=interpreter|cpu] [--cpu=NAME] [--threads=N] [--bound=X] FIXTURE...
+ *   check-fixtures [--backend=interpreter|cpu] [--cpu=NAME] [--threads=N] [--bound=X] [--each] FIXTURE...
  *
  * A fixture is one of two kinds. With `kinds` in its metadata it is a trajectory: steps on batches of their own, then the final
  * weights, momentum and logits. Else it is one HyperNetwork step: logits, loss and every gradient (our gradient_step), then the
  * weights and logits after both optimizers have used these gradients once (our cross_step). Exit status 1 where an error is past
- * its bound or a file could not be checked; --bound replaces every bound. */
+ * its bound or a file could not be checked; --bound replaces every bound; --each
+ * prints every tensor's error before the file's summary. */
 #include "compiler/lower.h"
 #include "runtime/base/arena.h"
 #include "tests/oracle/fixture_backend.h"
@@ -46,6 +47,7 @@ typedef struct Options {
   Backend *(*backend)(const Model *, unsigned, const BackendOptions *, Err *);
   bool cpu;
   double bound; /* 0: the kinds' own */
+  bool each;    /* print the error of every tensor */
   BackendOptions target;
 } Options;
 
@@ -76,6 +78,7 @@ static bool is_worse(double a, double b) {
 }
 
 static void record(Check *c, Kind kind, const char *name, double error) {
+  if (c->options->each) printf("    %-10s %.2e  %s\n", kinds[kind].name, error, name);
   Worst *worst = &c->worst[kind];
   if (!worst->name || is_worse(error, worst->error)) *worst = (Worst){error, name};
 }
@@ -312,7 +315,8 @@ static bool check_one(const Options *options, const char *path, Arena *arena, Wo
 /* ---- the command line ---- */
 
 static int usage(void) {
-  fprintf(stderr, "usage: check-fixtures [--backend=interpreter|cpu] [--cpu=NAME] [--threads=N] [--bound=X] FIXTURE...\n");
+  fprintf(stderr, "usage: check-fixtures [--backend=interpreter|cpu] [--cpu=NAME] [--threads=N] [--bound=X] [--each]\n"
+                  "                      FIXTURE...\n");
   return 2;
 }
 
@@ -332,11 +336,9 @@ static bool set_backend(Options *options, const char *name) {
 }
 
 static bool read_options(int argc, char **argv, Options *options) {
-  static const struct option names[] = {{"backend", required_argument, NULL, 'b'},
-                                        {"cpu", required_argument, NULL, 'c'},
-                                        {"threads", required_argument, NULL, 't'},
-                                        {"bound", required_argument, NULL, 'x'},
-                                        {0}};
+  static const struct option names[] = {{"backend", required_argument, NULL, 'b'}, {"cpu", required_argument, NULL, 'c'},
+                                        {"threads", required_argument, NULL, 't'}, {"bound", required_argument, NULL, 'x'},
+                                        {"each", no_argument, NULL, 'e'},          {0}};
   for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
     char *end = NULL;
     switch (option) {
@@ -352,6 +354,7 @@ static bool read_options(int argc, char **argv, Options *options) {
       options->bound = strtod(optarg, &end);
       if (*end || !(options->bound > 0)) return false;
       break;
+    case 'e': options->each = true; break;
     default: return false;
     }
   }

@@ -47,7 +47,7 @@ static const Parameter *stored_like(const Module *module, const Parameter *param
   static const char *const prefixes[] = {"momentum.", "adam_mean.", "adam_square."};
   for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
     size_t length = strlen(prefixes[i]);
-    if (strncmp(parameter->name, prefixes[i], length) || parameter->kind == PARAMETER_WEIGHT) continue;
+    if (strncmp(parameter->name, prefixes[i], length) != 0 || parameter->kind == PARAMETER_WEIGHT) continue;
     int32_t base = module_find_parameter(module, parameter->name + length);
     if (base >= 0) return &module->parameters.data[base];
   }
@@ -290,10 +290,10 @@ static bool print_kernels(Pipeline *p, const Schedule *schedule, const char *sta
     if (printed[kernel]) continue;
     printed[kernel] = true;
     const LoopKernel *k = p->kernels.kernels.data[kernel];
-    if (!strcmp(stage, "loop"))
+    if (strcmp(stage, "loop") == 0)
       loop_print(k, out);
     else
-      done = emit_text(p->target, k, strcmp(stage, "asm") ? EMIT_LLVM : EMIT_ASM, out, err);
+      done = emit_text(p->target, k, strcmp(stage, "asm") == 0 ? EMIT_ASM : EMIT_LLVM, out, err);
     text_add(out, "\n");
   }
   free(printed);
@@ -306,15 +306,15 @@ bool pipeline_print(const Model *model, const PipelineOptions *options, const ch
   p->arena = arena_new();
   bool done = pipeline_schedule(p, model, options, err);
   bool found = false;
-  if (done && !strcmp(stage, "graph") && !step) {
+  if (done && strcmp(stage, "graph") == 0 && !step) {
     module_print(p->module, out);
     found = true;
   } else {
     for (size_t i = 0; done && i < p->schedules.count; i++) {
       const Schedule *schedule = p->schedules.data[i];
-      if (step && strcmp(step, schedule->graph->name)) continue;
+      if (step && strcmp(step, schedule->graph->name) != 0) continue;
       found = true;
-      if (!strcmp(stage, "graph"))
+      if (strcmp(stage, "graph") == 0)
         graph_print(schedule->graph, out);
       else
         done = print_kernels(p, schedule, stage, out, err);

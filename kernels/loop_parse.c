@@ -132,7 +132,7 @@ static bool copy_number(const Parser *p, Word word, const char *what, char text[
 }
 
 static bool integer_of(const Parser *p, Word word, int64_t *value) {
-  char text[NUMBER_TEXT], *end;
+  char text[NUMBER_TEXT] = "", *end;
   if (!copy_number(p, word, "an integer", text)) return false;
   errno = 0;
   long long number = strtoll(text, &end, 10);
@@ -338,7 +338,7 @@ static bool parse_instr(Parser *p) {
 }
 
 static bool parse_head(Parser *p) {
-  int64_t lanes;
+  int64_t lanes = 0;
   if (!expect(p, "kernel") || !take_name(p, &p->k->name) || !expect(p, "lanes") || !take_integer(p, &lanes)) return false;
   if (lanes < 1 || lanes > LOOP_MAX_LANES || (lanes & (lanes - 1)))
     return fail(p, "%lld lanes; a power of two up to %d is wanted", (long long)lanes, LOOP_MAX_LANES);

@@ -68,8 +68,9 @@ static void conv_source(Scheduler *s, Call *call, ConvSpec *spec, const Source *
 }
 
 static double conv_flops(const Scheduler *s, const ConvSpec *spec) {
-  return 2.0 * (double)s->batch * spec->out.height * spec->out.width * spec->out.channels * (spec->in.channels / spec->groups) *
-         spec->kernel_y * spec->kernel_x;
+  int64_t inputs = spec->in.channels / spec->groups, taps = (int64_t)spec->kernel_y * spec->kernel_x;
+  int64_t pixels = s->batch * spec->out.height * spec->out.width;
+  return 2.0 * (double)pixels * spec->out.channels * (double)(inputs * taps);
 }
 
 void schedule_conv(Scheduler *s, ValueId v) {

@@ -43,7 +43,7 @@ test-build: build/test/CMakeCache.txt build/tsan/CMakeCache.txt
 	cmake --build build/tsan -j $(JOBS)
 
 test: test-build
-	$(SAME_ADDRESSES) ctest --test-dir build/tsan -L threads -j $(JOBS) --output-on-failure
+	TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.txt $(SAME_ADDRESSES) ctest --test-dir build/tsan -L threads -j $(JOBS) --output-on-failure
 	ctest --test-dir build/test -j $(JOBS) --output-on-failure
 
 demo: all

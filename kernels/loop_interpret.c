@@ -370,7 +370,7 @@ static bool run_tasks(Machine *m, int64_t task0, int64_t task1) {
 }
 
 static void set_up(Machine *m, const LoopBuffer *buffers, Arena *arena) {
-  size_t stack[LOOP_MAX_DEPTH], depth = 0, code = m->k->code.count, arrays = m->k->arrays.count;
+  size_t stack[LOOP_MAX_DEPTH] = {0}, depth = 0, code = m->k->code.count, arrays = m->k->arrays.count;
   m->value = ARENA_ARRAY(arena, Cell, code + 1);
   m->partner = ARENA_ARRAY(arena, size_t, code + 1);
   m->array = ARENA_ARRAY(arena, Cell, arrays + 1);

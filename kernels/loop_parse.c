@@ -306,7 +306,7 @@ static bool gives_result(LoopOp op) {
 static bool take_operands(Parser *p, LoopInstr *instr) {
   static const char *const loop_word[] = {"=", "to", "step"};
   bool loop = instr->op == LOOP_FOR || instr->op == LOOP_UNROLL;
-  for (int i = 0; i < loop_op_info(instr->op)->operands; i++) {
+  for (int i = 0; i < loop_op_info(instr->op)->operands && i < LOOP_MAX_OPERANDS; i++) {
     if (loop && !expect(p, loop_word[i])) return false;
     if (!loop && i && !expect(p, ",")) return false;
     if (!take_operand(p, &instr->operand[i])) return false;

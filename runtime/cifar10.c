@@ -83,10 +83,12 @@ static bool read_records(const char *path, int64_t records, Dataset *dataset, in
   bool done = true;
   for (int64_t r = 0; done && r < records; r++) {
     uint8_t *label = dataset->labels + first + r;
-    if (fread(label, 1, 1, file) == 1 && fread(dataset->pixels + (first + r) * IMAGE, IMAGE, 1, file) == 1)
-      done = check_label(path, r, *label, err);
-    else
-      done = err_set(err, "cannot read %s: %s", path, ferror(file) ? strerror(errno) : "it became shorter while it was read");
+    if (fread(label, 1, 1, file) != 1 || fread(dataset->pixels + (first + r) * IMAGE, IMAGE, 1, file) != 1) {
+      err_set(err, "cannot read %s: %s", path, ferror(file) ? strerror(errno) : "it became shorter while it was read");
+      done = false;
+      break;
+    }
+    done = check_label(path, r, *label, err);
   }
   fclose(file);
   return done;

@@ -13,7 +13,8 @@ LoopKernel *family_moments(const MomentsSpec *s, Arena *arena) {
   int32_t partial = loop_buffer(k, "partial", LOOP_OUT, LOOP_ELEMENT_F32);
   int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 2);
   LoopValue task = loop_task(k);
-  LoopValue zero = loop_f32(k, 0);
+  int32_t total = loop_tile(k, "total", LOOP_F64, true, 2);
+  LoopValue zero = loop_f32(k, 0), wide_zero = loop_f64(k, 0);
   LoopValue slot[2] = {loop_int(k, 0), loop_int(k, 1)};
   BlockLoop blocks[3];
   int count = build_blocks(s->in.channels, k->lanes, 1, blocks);
@@ -23,10 +24,14 @@ LoopKernel *family_moments(const MomentsSpec *s, Arena *arena) {
     LoopValue first = AT(k, 0, {task, s->images});
     LoopValue at = tensor_index(k, &s->in, first, slot[0], c);
     LoopValue shift = loop_load_lanes(k, x, at, lanes, 0);
+    loop_set(k, total, slot[0], wide_zero);
+    loop_set(k, total, slot[1], wide_zero);
+    LoopValue image = build_images(k, s->images);
+    LoopValue row = build_for(k, 0, s->in.height, 1);
     loop_set(k, acc, slot[0], zero);
     loop_set(k, acc, slot[1], zero);
-    LoopValue image = build_images(k, s->images);
-    LoopValue pixel = build_for(k, 0, (int64_t)s->in.height * s->in.width, 1);
+    LoopValue column = build_for(k, 0, s->in.width, 1);
+    LoopValue pixel = AT(k, 0, {row, s->in.width}, {column, 1});
     LoopValue from = tensor_index(k, &s->in, image, pixel, c);
     LoopValue value = loop_load_lanes(k, x, from, lanes, 0);
     LoopValue difference = loop_op2(k, LOOP_SUB, value, shift);
@@ -37,9 +42,16 @@ LoopKernel *family_moments(const MomentsSpec *s, Arena *arena) {
     squares = loop_op3(k, LOOP_FMA, difference, difference, squares);
     loop_set(k, acc, slot[1], squares);
     loop_end(k);
+    for (int i = 0; i < 2; i++) {
+      LoopValue part = loop_get(k, acc, slot[i]);
+      part = loop_op1(k, LOOP_TO_F64, part);
+      LoopValue so_far = loop_get(k, total, slot[i]);
+      loop_set(k, total, slot[i], loop_op2(k, LOOP_ADD, so_far, part));
+    }
+    loop_end(k);
     loop_end(k);
     for (int i = 0; i < 3; i++) {
-      LoopValue result = i == 0 ? shift : loop_get(k, acc, slot[i - 1]);
+      LoopValue result = i == 0 ? shift : loop_op1(k, LOOP_TO_F32, loop_get(k, total, slot[i - 1]));
       LoopValue to = AT(k, i * s->in.channels, {task, 3 * s->in.channels}, {c, 1});
       loop_store_lanes(k, partial, to, result, lanes);
     }

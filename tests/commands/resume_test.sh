@@ -20,6 +20,7 @@ take_up() { # go on with RUN, or begin it where the kill came before there was a
   if [ -e "$1/model.adwp" ]; then
     exec "$ADWP" search --resume "$1" "${options[@]}"
   else
+    rm -rf "$1"
     exec "$ADWP" search "$small" -o "$1" "${options[@]}"
   fi
 }

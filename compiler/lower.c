@@ -12,10 +12,20 @@
 #include <math.h>
 #include <string.h>
 
+/* A GeneratingBlock whose layers search_enter joins: indices of its parameters. */
+typedef struct Hoisted {
+  int32_t first_weight, first_bias, second_weight, second_bias, slope, offset;
+} Hoisted;
+
+typedef struct HoistedBlocks {
+  VECTOR(Hoisted) list;
+} HoistedBlocks;
+
 typedef struct Lowering {
   const Model *model;
   const Architecture *architecture; /* null: all candidates, continuous */
   Module *module;
+  HoistedBlocks *hoisted; /* null: the step computes its GeneratingBlocks itself */
 } Lowering;
 
 /* Where a chain stands. */
@@ -70,20 +80,50 @@ static Parameter constant(Type type, double value, ParameterKind kind) {
 
 /* ---- primitives ---- */
 
+/* The parameters of a GeneratingBlock: fc1 (hidden, 1), fc2 (elements of the weight, hidden), and their biases. */
+static Hoisted declare_block(const Place *place, const Stage *stage, Type shape) {
+  Module *module = place->lowering->module;
+  int32_t hidden = place->lowering->model->generator.hidden, outputs = (int32_t)type_elements(shape, 1);
+  const char *prefix = arena_printf(module->arena, "%s%s.", place->prefix, stage->name);
+  Parameter weight = uniform(matrix_type(outputs, hidden), hidden), bias = uniform(vector_type(outputs), hidden);
+  weight.generates = bias.generates = shape;
+  Hoisted block = {.slope = -1, .offset = -1};
+  block.first_weight = declare(module, prefix, "fc1.weight", uniform(matrix_type(hidden, 1), 1));
+  block.first_bias = declare(module, prefix, "fc1.bias", uniform(vector_type(hidden), 1));
+  block.second_weight = declare(module, prefix, "fc2.weight", weight);
+  block.second_bias = declare(module, prefix, "fc2.bias", bias);
+  return block;
+}
+
+/* u p + v */
+static ValueId hoisted_weight(const Place *place, const Stage *stage, Hoisted block, Type shape) {
+  Module *module = place->lowering->module;
+  const char *prefix = arena_printf(module->arena, "hoisted.%s%s.", place->prefix, stage->name);
+  Parameter part = constant(vector_type((int32_t)type_elements(shape, 1)), 0, PARAMETER_HOISTED);
+  part.generates = shape;
+  block.slope = declare(module, prefix, "u", part);
+  block.offset = declare(module, prefix, "v", part);
+  vector_push(&place->lowering->hoisted->list, block);
+  ValueId scaled = graph_binary(place->graph, OP_SCALE, graph_parameter(place->graph, block.slope), place->probability);
+  return graph_binary(place->graph, OP_ADD, scaled, graph_parameter(place->graph, block.offset));
+}
+
 /* Eq. 8: p_k -> fc1 -> [relu] -> fc2 -> the convolution's weight. */
 static ValueId generated_weight(const Place *place, const Stage *stage, Type shape) {
-  const Generator *generator = &place->lowering->model->generator;
-  int32_t hidden = generator->hidden, outputs = (int32_t)type_elements(shape, 1);
-  Parameter second = uniform(matrix_type(outputs, hidden), hidden), second_bias = uniform(vector_type(outputs), hidden);
-  second.generates = second_bias.generates = shape;
+  Graph *graph = place->graph;
   if (place->probability == NO_VALUE) die("%s%s: a generated weight outside a node", place->prefix, stage->name);
-  ValueId value = graph_ternary(place->graph, OP_LINEAR, place->probability,
-                                parameter_value(place, stage->name, "fc1.weight", uniform(matrix_type(hidden, 1), 1)),
-                                parameter_value(place, stage->name, "fc1.bias", uniform(vector_type(hidden), 1)));
-  if (generator->activation == ACTIVATION_RELU) value = graph_unary(place->graph, OP_RELU, value);
-  value = graph_ternary(place->graph, OP_LINEAR, value, parameter_value(place, stage->name, "fc2.weight", second),
-                        parameter_value(place, stage->name, "fc2.bias", second_bias));
-  return graph_emit(place->graph, OP_RESHAPE, &value, 1, &(Attributes){.shape = shape});
+  Hoisted block = declare_block(place, stage, shape);
+  ValueId value;
+  if (place->lowering->hoisted) {
+    value = hoisted_weight(place, stage, block, shape);
+  } else {
+    value = graph_ternary(graph, OP_LINEAR, place->probability, graph_parameter(graph, block.first_weight),
+                          graph_parameter(graph, block.first_bias));
+    if (place->lowering->model->generator.activation == ACTIVATION_RELU) value = graph_unary(graph, OP_RELU, value);
+    value = graph_ternary(graph, OP_LINEAR, value, graph_parameter(graph, block.second_weight),
+                          graph_parameter(graph, block.second_bias));
+  }
+  return graph_emit(graph, OP_RESHAPE, &value, 1, &(Attributes){.shape = shape});
 }
 
 static Window window_of(const Stage *s) {
@@ -310,6 +350,26 @@ static void lower_update_step(const Lowering *lowering, const char *name, bool w
   if (weights) graph_result(graph, "norm", norm);
 }
 
+/* search_step, and search_enter for what it no longer computes. */
+static void lower_search(Lowering *lowering) {
+  HoistedBlocks hoisted = {{0}};
+  if (lowering->model->generator.activation == ACTIVATION_NONE) lowering->hoisted = &hoisted;
+  lower_update_step(lowering, "search_step", false, true);
+  lowering->hoisted = NULL;
+  Graph *graph = hoisted.list.count ? module_add_step(lowering->module, "search_enter") : NULL;
+  for (size_t i = 0; i < hoisted.list.count; i++) {
+    const Hoisted *block = &hoisted.list.data[i];
+    ValueId column = graph_parameter(graph, block->first_weight), second = graph_parameter(graph, block->second_weight);
+    ValueId first =
+        graph_emit(graph, OP_RESHAPE, &column, 1, &(Attributes){.shape = vector_type(graph_type(graph, column).dims[0])});
+    ValueId bias = graph_parameter(graph, block->second_bias);
+    ValueId zero = graph_constant(graph, 0, graph_type(graph, bias));
+    graph_update(graph, block->slope, graph_ternary(graph, OP_LINEAR, first, second, zero));
+    graph_update(graph, block->offset, graph_ternary(graph, OP_LINEAR, graph_parameter(graph, block->first_bias), second, bias));
+  }
+  vector_free(&hoisted.list);
+}
+
 static void lower_eval(const Lowering *lowering) {
   Graph *graph = module_add_step(lowering->module, "eval");
   Forward f = lower_forward(lowering, graph);
@@ -343,9 +403,9 @@ static void demand_fit(const Model *model, const Architecture *a) {
 
 Module *lower_model(const Model *model, unsigned steps, const Architecture *architecture, Arena *arena) {
   if (architecture) demand_fit(model, architecture);
-  Lowering lowering = {model, architecture, module_new(arena, model->name, model->search.batch)};
+  Lowering lowering = {model, architecture, module_new(arena, model->name, model->search.batch), NULL};
   if (steps & STEP_TRAIN) lower_update_step(&lowering, "train_step", true, false);
-  if (steps & STEP_SEARCH) lower_update_step(&lowering, "search_step", false, true);
+  if (steps & STEP_SEARCH) lower_search(&lowering);
   if (steps & STEP_CROSS) lower_update_step(&lowering, "cross_step", true, true);
   if (steps & STEP_EVAL) lower_eval(&lowering);
   if (steps & STEP_GRADIENT) lower_gradient_step(&lowering);

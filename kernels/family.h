@@ -149,6 +149,7 @@ LoopKernel *family_correct(const VectorSpec *spec, Arena *arena);            /* 
 LoopKernel *family_batch_mean(const VectorSpec *spec, Arena *arena);         /* x (B), y () */
 LoopKernel *family_batch_mean_grad(const VectorSpec *spec, Arena *arena);    /* d (), y (B) */
 LoopKernel *family_sum_squares(const VectorSpec *spec, Arena *arena);        /* x (rows), y () */
+LoopKernel *family_dot(const VectorSpec *spec, Arena *arena);                /* a, b (rows), y () */
 LoopKernel *family_sqrt(const VectorSpec *spec, Arena *arena);               /* x, y */
 LoopKernel *family_clip(const VectorSpec *spec, Arena *arena);               /* norm, y */
 LoopKernel *family_fill(const VectorSpec *spec, Arena *arena);               /* y (rows) = value */

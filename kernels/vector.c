@@ -394,25 +394,38 @@ LoopKernel *family_batch_mean_grad(const VectorSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_sum_squares(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "sum_squares", s->lanes);
-  int32_t x = in(k, "x"), y = out(k, "y");
+/* The sum of a * b; of a * a where there is no b. */
+static LoopKernel *sum_products(const VectorSpec *s, const char *name, bool two, Arena *arena) {
+  LoopKernel *k = loop_new(arena, name, s->lanes);
+  int32_t a = in(k, two ? "a" : "x"), b = two ? in(k, "b") : a, y = out(k, "y");
   int32_t total = loop_tile(k, "total", LOOP_F64, true, 1);
   start(k, total, 0);
   LoopValue i = build_for(k, 0, s->rows, k->lanes);
   LoopValue left = AT(k, s->rows, {i, -1});
   LoopValue width = loop_int(k, k->lanes);
   LoopValue lanes = loop_op2(k, LOOP_IMIN, left, width);
-  LoopValue value = loop_load_lanes(k, x, i, lanes, 0);
-  LoopValue wide = loop_op1(k, LOOP_TO_F64, value);
-  LoopValue square = loop_op2(k, LOOP_MUL, wide, wide);
-  accumulate(k, total, LOOP_ADD, square);
+  LoopValue first_value = loop_load_lanes(k, a, i, lanes, 0);
+  LoopValue wide = loop_op1(k, LOOP_TO_F64, first_value), other = wide;
+  if (two) {
+    LoopValue second_value = loop_load_lanes(k, b, i, lanes, 0);
+    other = loop_op1(k, LOOP_TO_F64, second_value);
+  }
+  LoopValue product = loop_op2(k, LOOP_MUL, wide, other);
+  accumulate(k, total, LOOP_ADD, product);
   loop_end(k);
   LoopValue all = result(k, total);
   LoopValue sum = loop_op1(k, LOOP_LANE_SUM, all);
   LoopValue first = loop_int(k, 0);
   store_f32(k, y, first, sum);
   return k;
+}
+
+LoopKernel *family_sum_squares(const VectorSpec *s, Arena *arena) {
+  return sum_products(s, "sum_squares", false, arena);
+}
+
+LoopKernel *family_dot(const VectorSpec *s, Arena *arena) {
+  return sum_products(s, "dot", true, arena);
 }
 
 LoopKernel *family_sqrt(const VectorSpec *s, Arena *arena) {

@@ -19,7 +19,8 @@ enum { MOST_ENTRIES = 24 };
 typedef struct Fetch {
   const Program *program;
   Executor *executor;
-  float *canonical; /* of the parameter that is being written */
+  const uint32_t *kept; /* the parameters in the file */
+  float *canonical;     /* of the parameter that is being written */
 } Fetch;
 
 int64_t checkpoint_alpha_elements(const Program *program) {
@@ -39,8 +40,8 @@ void checkpoint_copy_alpha(const Program *program, Executor *executor, float *al
 
 static const void *fetch_canonical(void *context, size_t tensor) {
   Fetch *fetch = context;
-  program_to_canonical(&fetch->program->parameters[tensor], executor_parameter(fetch->executor, (uint32_t)tensor),
-                       fetch->canonical);
+  uint32_t i = fetch->kept[tensor];
+  program_to_canonical(&fetch->program->parameters[i], executor_parameter(fetch->executor, i), fetch->canonical);
   return fetch->canonical;
 }
 
@@ -57,13 +58,23 @@ static bool all_finite(const Program *program, Executor *executor, Err *err) {
   return true;
 }
 
-/* Parameters, then the best logits under names of their own. */
-static size_t list_tensors(const Program *program, const SearchState *state, Arena *memory, SafetensorsTensor **tensors) {
-  *tensors = ARENA_ARRAY(memory, SafetensorsTensor, 2 * (size_t)program->parameter_count);
-  size_t count = program->parameter_count;
+/* What search_enter computes is computed again, and not kept. */
+static size_t list_kept(const Program *program, Arena *memory, uint32_t **kept) {
+  *kept = ARENA_ARRAY(memory, uint32_t, program->parameter_count);
+  size_t count = 0;
+  for (uint32_t i = 0; i < program->parameter_count; i++)
+    if (program->parameters[i].kind != PROGRAM_HOISTED) (*kept)[count++] = i;
+  return count;
+}
+
+/* The kept parameters, then the best logits under names of their own. */
+static size_t list_tensors(const Program *program, const SearchState *state, const uint32_t *kept, size_t kept_count,
+                           Arena *memory, SafetensorsTensor **tensors) {
+  *tensors = ARENA_ARRAY(memory, SafetensorsTensor, 2 * kept_count);
+  size_t count = kept_count;
   const float *best = state->best_alpha;
-  for (uint32_t i = 0; i < program->parameter_count; i++) {
-    const ProgramParameter *parameter = &program->parameters[i];
+  for (size_t i = 0; i < kept_count; i++) {
+    const ProgramParameter *parameter = &program->parameters[kept[i]];
     SafetensorsTensor *tensor = &(*tensors)[i];
     tensor->name = parameter->name;
     tensor->type = SAFETENSORS_F32;
@@ -126,10 +137,12 @@ bool checkpoint_write(const char *path, const Program *program, Executor *execut
   if (!all_finite(program, executor, err)) return err_wrap(err, "cannot write the checkpoint %s", path);
   Arena *memory = arena_new();
   SafetensorsTensor *tensors;
-  size_t count = list_tensors(program, state, memory, &tensors);
+  uint32_t *kept;
+  size_t kept_count = list_kept(program, memory, &kept);
+  size_t count = list_tensors(program, state, kept, kept_count, memory, &tensors);
   EntryList list = {.memory = memory};
   add_state(&list, program, state);
-  Fetch fetch = {program, executor, memory_alloc((size_t)largest * sizeof(float) + 1)};
+  Fetch fetch = {program, executor, kept, memory_alloc((size_t)largest * sizeof(float) + 1)};
   bool done = safetensors_write(path, tensors, count, list.entries, list.count, fetch_canonical, &fetch, err);
   free(fetch.canonical);
   arena_free(memory);
@@ -207,6 +220,7 @@ static bool read_parameters(const Safetensors *file, const Program *program, Exe
   float *best = state->best_alpha;
   for (uint32_t i = 0; i < program->parameter_count; i++) {
     const ProgramParameter *parameter = &program->parameters[i];
+    if (parameter->kind == PROGRAM_HOISTED) continue;
     const SafetensorsTensor *tensor =
         safetensors_need(file, parameter->name, SAFETENSORS_F32, parameter->rank, parameter->dims, err);
     if (!tensor) return false;

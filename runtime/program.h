@@ -72,7 +72,8 @@ typedef enum ProgramParameterKind {
   PROGRAM_ALPHA,
   PROGRAM_MOMENTUM,
   PROGRAM_ADAM_MEAN,
-  PROGRAM_ADAM_SQUARE
+  PROGRAM_ADAM_SQUARE,
+  PROGRAM_HOISTED /* computed by search_enter; in no file */
 } ProgramParameterKind;
 
 /* A parameter lies in memory in the order in which kernels read it; files have the canonical, row-major order.

@@ -31,9 +31,10 @@ typedef struct Search {
   Dataset *dataset;
   Loader *loader;
   Metrics *metrics;
-  const ProgramStep *steps[3]; /* one a Stage; null where no epoch uses it */
-  const ProgramStep *eval;
-  int64_t epoch_steps; /* steps of an epoch */
+  const ProgramStep *steps[3];     /* one a Stage; null where no epoch uses it */
+  const ProgramStep *eval, *enter; /* enter: search_enter, null where nothing is hoisted */
+  bool entered;                    /* search_enter has run since the weights last changed */
+  int64_t epoch_steps;             /* steps of an epoch */
   const char *checkpoint;
   SearchState state;
   double started, epoch_started, checkpoint_written; /* seconds of the monotonic clock */
@@ -241,6 +242,9 @@ static bool run_epoch(Search *search, bool *stopped, Err *err) {
   search->epoch_started = now_seconds();
   if (state->epoch == plan->train && state->epoch_step == 0)
     draw_initial_alpha(search->program, search->executor, plan->seed, plan->alpha_initial);
+  if (stage == STAGE_SEARCH && search->enter && !search->entered) /* the weights stand still from here on */
+    executor_run(search->executor, search->enter, search->program->search.batch);
+  search->entered = stage == STAGE_SEARCH;
   while (state->epoch_step < search->epoch_steps) {
     if ((*stopped = must_stop(search))) return true;
     if (!take_step(search, stage, err)) return false;
@@ -329,6 +333,7 @@ static bool find_steps(Search *search, Err *err) {
     search->steps[stage] = program_find_step(search->program, names[stage]);
     if (!search->steps[stage]) die("the program of %s has no step %s", search->program->name, names[stage]);
   }
+  search->enter = program_find_step(search->program, "search_enter");
   search->eval = program_find_step(search->program, "eval");
   if (!search->eval && plan->train < plan->total) die("the program of %s has no step eval", search->program->name);
   LoaderSettings settings = loader_training(&search->program->data, plan->batch);

@@ -27,7 +27,8 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
     return 0;
   case KEY_STEP:
     if (!options_step(argument))
-      argp_error(state, "--step is train_step, search_step, cross_step, eval or gradient_step and not `%s`", argument);
+      argp_error(state, "--step is train_step, search_enter, search_step, cross_step, eval or gradient_step and not `%s`",
+                 argument);
     options->step = argument;
     return 0;
   case KEY_OUTPUT: options->output = argument; return 0;
@@ -45,7 +46,8 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
 
 static const struct argp_option option_list[] = {
     {"stage", KEY_STAGE, "STAGE", 0, "spec (the model as JSON), graph, loop, llvm or asm", 0},
-    {"step", KEY_STEP, "STEP", 0, "Of this step only: train_step, search_step, cross_step, eval or gradient_step", 0},
+    {"step", KEY_STEP, "STEP", 0, "Of this step only: train_step, search_enter, search_step, cross_step, eval or gradient_step",
+     0},
     {"output", KEY_OUTPUT, "FILE", 0, "Write to FILE and not to standard output", 0},
     {0},
 };

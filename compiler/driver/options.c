@@ -66,11 +66,8 @@ unsigned options_step(const char *name) {
   static const struct {
     const char *name;
     unsigned bit;
-  } steps[] = {{"train_step", STEP_TRAIN},
-               {"search_step", STEP_SEARCH},
-               {"cross_step", STEP_CROSS},
-               {"eval", STEP_EVAL},
-               {"gradient_step", STEP_GRADIENT}};
+  } steps[] = {{"train_step", STEP_TRAIN}, {"search_enter", STEP_SEARCH}, {"search_step", STEP_SEARCH},
+               {"cross_step", STEP_CROSS}, {"eval", STEP_EVAL},           {"gradient_step", STEP_GRADIENT}};
   for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
     if (!strcmp(name, steps[i].name)) return steps[i].bit;
   return 0;

@@ -32,7 +32,7 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
     return 0;
   case KEY_STEP:
     if (!options_step(argument) || options_step(argument) == STEP_GRADIENT)
-      argp_error(state, "--step is train_step, search_step, cross_step or eval and not `%s`", argument);
+      argp_error(state, "--step is train_step, search_enter, search_step, cross_step or eval and not `%s`", argument);
     options->step = argument;
     return 0;
   case KEY_STEPS: options->steps = options_number(state, "--steps", argument, 1, 1000000); return 0;
@@ -50,7 +50,7 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
 }
 
 static const struct argp_option option_list[] = {
-    {"step", KEY_STEP, "STEP", 0, "train_step, search_step, cross_step or eval", 0},
+    {"step", KEY_STEP, "STEP", 0, "train_step, search_enter, search_step, cross_step or eval", 0},
     {"steps", KEY_STEPS, "N", 0, "Time N steps; 10 if not given", 0},
     {"json", KEY_JSON, 0, 0, "One JSON object", 0},
     {0},

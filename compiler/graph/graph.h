@@ -86,7 +86,8 @@ typedef enum ParameterKind {
   PARAMETER_ALPHA,
   PARAMETER_MOMENTUM,
   PARAMETER_ADAM_MEAN,
-  PARAMETER_ADAM_SQUARE
+  PARAMETER_ADAM_SQUARE,
+  PARAMETER_HOISTED, /* computed by search_enter from weights that do not change until the gate opens again */
 } ParameterKind;
 typedef enum InitKind { INIT_CONSTANT, INIT_UNIFORM /* +-value */ } InitKind;
 

@@ -383,7 +383,7 @@ static bool take_kind(Parser *p, ParameterKind *kind) {
   Word word = take(p);
   for (*kind = PARAMETER_WEIGHT; parameter_kind_text(*kind); (*kind)++)
     if (is(word, parameter_kind_text(*kind))) return true;
-  return wanted(p, "a kind of parameter: weight, alpha, momentum, adam_mean or adam_square", word);
+  return wanted(p, "a kind of parameter: weight, alpha, momentum, adam_mean, adam_square or hoisted", word);
 }
 
 static bool take_init(Parser *p, Parameter *parameter) {

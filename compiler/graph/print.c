@@ -28,8 +28,8 @@ const AttributeKey attribute_keys[ATTRIBUTE_KEYS] = {
 };
 
 const char *parameter_kind_text(ParameterKind kind) {
-  static const char *const text[] = {"weight", "alpha", "momentum", "adam_mean", "adam_square"};
-  return kind <= PARAMETER_ADAM_SQUARE ? text[kind] : NULL;
+  static const char *const text[] = {"weight", "alpha", "momentum", "adam_mean", "adam_square", "hoisted"};
+  return kind <= PARAMETER_HOISTED ? text[kind] : NULL;
 }
 
 const char *init_kind_text(InitKind kind) {

@@ -8,8 +8,11 @@
 
 enum { MOST_LEAVES = 36 }; /* of one fused expression, below MAP_MAX_INPUTS with room for a sum's own operands */
 
-static bool is_reduce(OpCode op) {
-  return op == OP_BN_GRAD_SUMS || op == OP_CHANNEL_SUM || op == OP_CHANNEL_DOT || op == OP_DOT;
+/* A reduction over pixels, which computes what it reads; a dot product of vectors reads them from memory. */
+static bool is_reduce(const Graph *graph, ValueId v) {
+  const GraphNode *node = graph_node(graph, v);
+  if (node->op == OP_DOT) return graph_type(graph, node->operands[0]).batched;
+  return node->op == OP_BN_GRAD_SUMS || node->op == OP_CHANNEL_SUM || node->op == OP_CHANNEL_DOT;
 }
 
 static bool is_elementwise(const Graph *graph, ValueId v) {
@@ -33,7 +36,7 @@ static void note_use(const Graph *graph, ValueId user, int32_t operand, Uses *us
   use->count++;
   if (input)
     use->convolution = true;
-  else if (!is_elementwise(graph, user) && !is_reduce(node->op))
+  else if (!is_elementwise(graph, user) && !is_reduce(graph, user))
     use->memory = true;
 }
 
@@ -57,7 +60,7 @@ static void limit_leaves(const Graph *graph, bool *kept) {
   for (size_t v = 0; v < graph->nodes.count; v++) {
     const GraphNode *node = &graph->nodes.data[v];
     leaves[v] = 1;
-    if (!is_elementwise(graph, (ValueId)v) && !is_reduce(node->op)) continue;
+    if (!is_elementwise(graph, (ValueId)v) && !is_reduce(graph, (ValueId)v)) continue;
     for (;;) {
       int32_t total = 0, widest = -1;
       for (int32_t i = 0; i < node->operand_count; i++) {

@@ -160,8 +160,13 @@ static void schedule_value(Scheduler *s, ValueId v) {
   case OP_AVG_POOL_GRAD: schedule_pool(s, v); return;
   case OP_BN_GRAD_SUMS:
   case OP_CHANNEL_SUM:
-  case OP_CHANNEL_DOT:
-  case OP_DOT: schedule_reduce(s, v); return;
+  case OP_CHANNEL_DOT: schedule_reduce(s, v); return;
+  case OP_DOT:
+    if (graph_type(s->graph, node->operands[0]).batched)
+      schedule_reduce(s, v);
+    else
+      schedule_vector(s, v);
+    return;
   default: break;
   }
   OpClass class = op_table[node->op].class;

@@ -21,6 +21,7 @@ static const struct {
     {OP_BATCH_MEAN, family_batch_mean},
     {OP_BATCH_MEAN_GRAD, family_batch_mean_grad},
     {OP_SUM_SQUARES, family_sum_squares},
+    {OP_DOT, family_dot},
     {OP_SQRT, family_sqrt},
     {OP_CLIP, family_clip},
     {OP_ADAM_STEP, family_adam_step},

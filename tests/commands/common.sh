@@ -57,3 +57,14 @@ flip() {
   # shellcheck disable=SC2059
   printf "\\x$(printf %02x $((255 - value)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
 }
+
+# await FILE PROCESS: returns when the file is there; the process must not end before, nor take more than two minutes.
+await() {
+  local tries
+  for ((tries = 0; tries < 12000; tries++)); do
+    if [ -e "$1" ]; then return; fi
+    kill -0 "$2" 2>/dev/null || fail "the process ended before there was $1"
+    sleep 0.01
+  done
+  fail "there is no $1 after two minutes"
+}

@@ -54,7 +54,7 @@ for ((round = 0; round < 5 || interrupts == 0; round++)); do
   rm -rf stopped
   "$ADWP" search "$small" -o stopped "${options[@]}" >/dev/null 2>stderr.txt &
   process=$!
-  until [ -e stopped/checkpoint.safetensors ]; do sleep 0.01; done
+  await stopped/checkpoint.safetensors $process
   sleep "0.0$((RANDOM % 10))"
   kill -INT $process 2>/dev/null || true
   status=0
@@ -72,7 +72,7 @@ done
 # SIGTERM, in a run that would take long.
 "$ADWP" search "$small" -o terminated "${options[@]}" --set search.total=100000 >/dev/null 2>stderr.txt &
 process=$!
-until [ -e terminated/checkpoint.safetensors ]; do sleep 0.01; done
+await terminated/checkpoint.safetensors $process
 kill -TERM $process
 status=0
 wait $process || status=$?

@@ -89,7 +89,7 @@ part_way() { # a run that has a checkpoint and is not done
   rm -rf part
   "$ADWP" search "$small" -q -o part --set search.total=1000 >/dev/null 2>&1 &
   local process=$!
-  until [ -e part/checkpoint.safetensors ]; do sleep 0.02; done
+  await part/checkpoint.safetensors $process
   kill -9 $process
   wait $process 2>/dev/null || true
 }
@@ -130,7 +130,7 @@ refuses 1 'part/weights.safetensors' adwp eval part
 # A second process keeps out.
 "$ADWP" search "$small" -q -o busy --set search.total=100000 >/dev/null 2>&1 &
 process=$!
-until [ -e busy/checkpoint.safetensors ]; do sleep 0.02; done
+await busy/checkpoint.safetensors $process
 refuses 1 'busy' adwp search --resume busy -q
 kill -9 $process
 wait $process 2>/dev/null || true

@@ -59,6 +59,7 @@ typedef struct Check {
   Backend *backend;
   Worst worst[KIND_COUNT];
   double classes;           /* labels are below */
+  bool hoists;              /* a search step reads what search_enter computes */
   size_t set;               /* parameters that were given a value */
   double difference, truth; /* sums of squares over all gradients */
   Err err;
@@ -190,6 +191,7 @@ static bool build(Check *c, const char *prefix, unsigned steps) {
   const Model *model = fixture_model(spec, inputs.batch, side, c->arena, &c->err);
   if (!model) return false;
   c->classes = model->data.classes;
+  c->hoists = model->generator.activation == ACTIVATION_NONE;
   c->backend = c->options->backend(model, steps, &c->options->target, &c->err);
   return c->backend != NULL;
 }
@@ -227,7 +229,10 @@ static bool trajectory_step(Check *c, size_t i, const char *kind, int *adam_step
   BackendInputs inputs;
   *adam_step += !train;
   if (train && (!move_alpha(c, saved, true) || !for_each(c, prefix, set_alpha))) return false;
-  if (!read_inputs(c, prefix, *adam_step, &inputs) || !c->backend->run(c->backend, step, &inputs, &c->err) ||
+  if (!read_inputs(c, prefix, *adam_step, &inputs)) return false;
+  bool enter = strcmp(kind, "search") == 0 && c->hoists;
+  if (enter && !c->backend->run(c->backend, "search_enter", &inputs, &c->err)) return false;
+  if (!c->backend->run(c->backend, step, &inputs, &c->err) ||
       !compare_result(c, LOSS, "loss", arena_printf(c->arena, "%sloss", prefix)))
     return false;
   if (strcmp(kind, "search") != 0 && !compare_result(c, NORM, "norm", arena_printf(c->arena, "%snorm", prefix))) return false;

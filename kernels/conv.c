@@ -7,7 +7,7 @@ ConvInput conv_input(LoopKernel *k, const ConvSpec *spec) {
   ConvInput input = {loop_buffer(k, "x", LOOP_IN, LOOP_ELEMENT_F32), -1, -1};
   if (spec->prologue.affine) {
     input.scale = loop_buffer(k, "scale", LOOP_IN, LOOP_ELEMENT_F32);
-    input.shift = loop_buffer(k, "shift", LOOP_IN, LOOP_ELEMENT_F32);
+    input.mean = loop_buffer(k, "mean", LOOP_IN, LOOP_ELEMENT_F32);
   }
   return input;
 }
@@ -17,8 +17,9 @@ LoopValue conv_read(LoopKernel *k, const ConvSpec *spec, ConvInput input, LoopVa
   LoopValue value = loop_load_lanes(k, input.x, index, lanes, 0);
   if (spec->prologue.affine) {
     LoopValue scale = loop_load_lanes(k, input.scale, channel, lanes, 0);
-    LoopValue shift = loop_load_lanes(k, input.shift, channel, lanes, 0);
-    value = loop_op3(k, LOOP_FMA, value, scale, shift);
+    LoopValue mean = loop_load_lanes(k, input.mean, channel, lanes, 0);
+    value = loop_op2(k, LOOP_SUB, value, mean);
+    value = loop_op2(k, LOOP_MUL, value, scale);
   }
   return spec->prologue.relu ? build_relu(k, value) : value;
 }

@@ -6,10 +6,10 @@
 #include "kernels/family.h"
 
 typedef struct ConvInput {
-  int32_t x, scale, shift; /* buffers; scale and shift -1 where there is no affine prologue */
+  int32_t x, scale, mean; /* buffers; scale and mean -1 where there is no affine prologue */
 } ConvInput;
 
-ConvInput conv_input(LoopKernel *k, const ConvSpec *spec); /* declares the buffers x, [scale, shift] */
+ConvInput conv_input(LoopKernel *k, const ConvSpec *spec); /* declares the buffers x, [scale, mean] */
 
 /* `count` lanes of channels from `channel` on of the element at `index`, through the prologue. */
 LoopValue conv_read(LoopKernel *k, const ConvSpec *spec, ConvInput input, LoopValue index, LoopValue channel, int32_t count);

@@ -103,7 +103,7 @@ static void forward_rows(LoopKernel *k, const Depthwise *d, int32_t acc, int32_t
   loop_end(k);
 }
 
-/* x [scale shift] w y, with `spec` as it stands */
+/* x [scale mean] w y, with `spec` as it stands */
 static LoopKernel *forward(const ConvSpec *s, const char *name, Arena *arena) {
   LoopKernel *k = loop_new(arena, name, s->lanes);
   ConvInput input = conv_input(k, s);

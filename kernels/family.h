@@ -14,9 +14,11 @@ typedef struct Plane { /* one image of an activation */
   int32_t stride; /* floats between pixels */
 } Plane;
 
-/* What is done to an input where it is read: x, then scale * x + shift a channel, then ReLU. */
+/* What is done to an input where it is read: x, then (x - mean) * scale a channel, then ReLU. The same operations in the same
+ * order as an elementwise bn_apply's, so that every reader of a value sees the same sign: the mask of a ReLU's gradient is exact.
+ */
 typedef struct Prologue {
-  bool affine; /* two more buffers: scale (C,), shift (C,) */
+  bool affine; /* two more buffers: scale (C,), mean (C,) */
   bool relu;
 } Prologue;
 
@@ -29,11 +31,11 @@ typedef struct ConvSpec {
   int32_t shift_y, shift_x; /* reads in[shift_y:, shift_x:]; `in` is the whole plane */
 } ConvSpec;
 
-/* buffers: x, [scale, shift], w, y */
+/* buffers: x, [scale, mean], w, y */
 LoopKernel *family_conv(const ConvSpec *spec, Arena *arena);
 /* buffers: dy, w, dx; no prologue; dx is written whole */
 LoopKernel *family_conv_grad_input(const ConvSpec *spec, Arena *arena);
-/* buffers: dy, x, [scale, shift], partial (tasks, elements of w) */
+/* buffers: dy, x, [scale, mean], partial (tasks, elements of w) */
 LoopKernel *family_conv_grad_weight(const ConvSpec *spec, Arena *arena);
 
 /* ---- pools (pool.c) ---- */

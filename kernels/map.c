@@ -6,9 +6,11 @@
 
 #include "runtime/base/err.h"
 
+enum { MAP_RUN = 32 }; /* pixels whose sum is carried in f32 */
+
 typedef struct Map {
   const MapSpec *s;
-  int32_t inputs[MAP_MAX_INPUTS], outputs[MAP_MAX_OUTPUTS], partial, acc, sums;
+  int32_t inputs[MAP_MAX_INPUTS], outputs[MAP_MAX_OUTPUTS], partial, acc, total, sums; /* acc: of a few pixels, in f32 */
 } Map;
 
 static Map map_buffers(LoopKernel *k, const MapSpec *s) {
@@ -30,6 +32,7 @@ static Map map_buffers(LoopKernel *k, const MapSpec *s) {
   if (m.sums) {
     m.partial = loop_buffer(k, "partial", LOOP_OUT, LOOP_ELEMENT_F32);
     m.acc = loop_tile(k, "acc", LOOP_F32, true, m.sums);
+    m.total = loop_tile(k, "total", LOOP_F64, true, m.sums);
   }
   return m;
 }
@@ -99,21 +102,50 @@ static void map_flat(LoopKernel *k, const Map *m) {
   loop_end(k);
 }
 
-static void map_sums_begin(LoopKernel *k, const Map *m) {
+static void map_clear(LoopKernel *k, const Map *m, int32_t tile, LoopValue zero) {
   if (!m->sums) return;
-  LoopValue zero = loop_f32(k, 0);
   LoopValue slot = loop_unroll(k, 0, m->sums, 1);
-  loop_set(k, m->acc, slot, zero);
+  loop_set(k, tile, slot, zero);
   loop_end(k);
 }
 
-static void map_sums_end(LoopKernel *k, const Map *m, LoopValue c, LoopValue lanes) {
+/* total += acc */
+static void map_sums_add(LoopKernel *k, const Map *m) {
+  if (!m->sums) return;
+  LoopValue slot = loop_unroll(k, 0, m->sums, 1);
+  LoopValue few = loop_get(k, m->acc, slot);
+  LoopValue wide = loop_op1(k, LOOP_TO_F64, few);
+  LoopValue old = loop_get(k, m->total, slot);
+  LoopValue sum = loop_op2(k, LOOP_ADD, old, wide);
+  loop_set(k, m->total, slot, sum);
+  loop_end(k);
+}
+
+static void map_sums_store(LoopKernel *k, const Map *m, LoopValue c, LoopValue lanes) {
   if (!m->sums) return;
   LoopValue task = loop_task(k);
   LoopValue slot = loop_unroll(k, 0, m->sums, 1);
-  LoopValue value = loop_get(k, m->acc, slot);
+  LoopValue wide = loop_get(k, m->total, slot);
+  LoopValue value = loop_op1(k, LOOP_TO_F32, wide);
   LoopValue at = AT(k, 0, {task, (int64_t)m->sums * m->s->channels}, {slot, m->s->channels}, {c, 1});
   loop_store_lanes(k, m->partial, at, value, lanes);
+  loop_end(k);
+}
+
+/* All pixels of an image; sums are carried in f32 over a few pixels at a time only. */
+static void map_image(LoopKernel *k, const Map *m, LoopValue image, LoopValue c, LoopValue lanes) {
+  int64_t pixels = m->s->pixels, run = m->sums ? build_min(pixels, MAP_RUN) : pixels;
+  LoopValue zero = loop_f32(k, 0);
+  LoopValue first = build_for(k, 0, pixels, run);
+  map_clear(k, m, m->acc, zero);
+  LoopValue end = AT(k, run, {first, 1});
+  LoopValue all = loop_int(k, pixels);
+  LoopValue below = loop_op2(k, LOOP_IMIN, end, all);
+  LoopValue one = loop_int(k, 1);
+  LoopValue pixel = loop_for(k, first, below, one);
+  map_element(k, m, image, pixel, c, lanes);
+  loop_end(k);
+  map_sums_add(k, m);
   loop_end(k);
 }
 
@@ -132,13 +164,12 @@ LoopKernel *family_map(const MapSpec *s, Arena *arena) {
   for (int b = 0; b < count; b++) {
     LoopValue c = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
     LoopValue lanes = loop_int(k, blocks[b].count);
-    map_sums_begin(k, &m);
+    LoopValue zero = loop_f64(k, 0);
+    map_clear(k, &m, m.total, zero);
     LoopValue image = build_images(k, s->images);
-    LoopValue pixel = build_for(k, 0, s->pixels, 1);
-    map_element(k, &m, image, pixel, c, lanes);
+    map_image(k, &m, image, c, lanes);
     loop_end(k);
-    loop_end(k);
-    map_sums_end(k, &m, c, lanes);
+    map_sums_store(k, &m, c, lanes);
     loop_end(k);
   }
   return k;

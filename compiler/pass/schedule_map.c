@@ -252,9 +252,8 @@ Place schedule_coefficients(Scheduler *s, ValueId moments, int32_t *ready) {
     int32_t raised = binary(&e, LOOP_ADD, variance, number(&e, 1e-5));
     int32_t root = add_step(&e, LOOP_SQRT, raised, 0, 0, 0);
     int32_t factor = binary(&e, LOOP_DIV, number(&e, 1), root);
-    int32_t minus = binary(&e, LOOP_SUB, number(&e, 0), mean);
     add_output(&e, factor, false, 0);
-    add_output(&e, binary(&e, LOOP_MUL, minus, factor), false, 0);
+    add_output(&e, mean, false, 0);
     call_place(&call, scale, 0);
     call_place(&call, shift, 0);
     s->coefficients_ready[moments] = expression_launch(&e);

@@ -18,7 +18,7 @@ typedef struct Scheduler {
   int32_t *ready;          /* of each value: the first segment that may read it */
   int32_t *parameter_read; /* of each parameter: the last segment that reads it, -1: none */
   bool *done;              /* emitted together with another value */
-  Place *coefficients;     /* of each bn_moments value: (2, C) scale and shift of its bn_apply; storage -1: none yet */
+  Place *coefficients;     /* of each bn_moments value: (2, C) scale and mean of its bn_apply; storage -1: none yet */
   int32_t *coefficients_ready;
 } Scheduler;
 
@@ -60,7 +60,7 @@ int32_t schedule_sum(Scheduler *s, Place partial, int32_t ready, int32_t images,
 /* schedule_map.c: an elementwise value, or a reduction, with everything unmaterialised under it. */
 void schedule_map(Scheduler *s, ValueId v);
 void schedule_reduce(Scheduler *s, ValueId v);
-/* (2, C): scale and shift of bn_apply with these moments. */
+/* (2, C): scale and mean of bn_apply with these moments. */
 Place schedule_coefficients(Scheduler *s, ValueId moments, int32_t *ready);
 /* w and its momentum, updated in place by one pass. */
 void schedule_descend(Scheduler *s, const Update *weight, const Update *momentum);

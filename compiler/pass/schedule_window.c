@@ -52,7 +52,7 @@ static void conv_sides(ConvSpec *spec, Plane in, Plane out) {
   spec->images = schedule_images(read > written ? read : written);
 }
 
-/* The source's buffers: x, [scale, shift]. */
+/* The source's buffers: x, [scale, mean]. */
 static void conv_source(Scheduler *s, Call *call, ConvSpec *spec, const Source *source) {
   spec->prologue.relu = source->relu;
   spec->shift_y = source->shift_y;
@@ -61,10 +61,10 @@ static void conv_source(Scheduler *s, Call *call, ConvSpec *spec, const Source *
   if (source->moments == NO_VALUE) return;
   spec->prologue.affine = true;
   int32_t ready;
-  Place scale = schedule_coefficients(s, source->moments, &ready), shift = scale;
-  shift.offset += spec->in.channels;
+  Place scale = schedule_coefficients(s, source->moments, &ready), mean = scale;
+  mean.offset += spec->in.channels;
   call_place(call, scale, ready);
-  call_place(call, shift, ready);
+  call_place(call, mean, ready);
 }
 
 static double conv_flops(const Scheduler *s, const ConvSpec *spec) {

@@ -129,13 +129,13 @@ static ConvSpec conv_spec(Case *c) {
 }
 
 typedef struct ConvData {
-  const float *x, *scale, *shift, *w, *dy;
+  const float *x, *scale, *mean, *w, *dy;
   double *y, *dx, *dw; /* any may be null */
 } ConvData;
 
 static double prologue(const ConvSpec *s, const ConvData *d, int64_t i, int ch) {
   double value = d->x[i];
-  if (s->prologue.affine) value = value * d->scale[ch] + d->shift[ch];
+  if (s->prologue.affine) value = (value - d->mean[ch]) * d->scale[ch];
   return s->prologue.relu && value < 0 ? 0 : value;
 }
 
@@ -172,7 +172,7 @@ static void add_prologue(Case *c, ConvSpec *s, ConvData *d) {
   d->x = add(c, plane_size(c, &s->in), false);
   if (!s->prologue.affine) return;
   d->scale = add(c, s->in.channels, false);
-  d->shift = add(c, s->in.channels, false);
+  d->mean = add(c, s->in.channels, false);
 }
 
 static void test_conv(Case *c) {

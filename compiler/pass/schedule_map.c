@@ -240,8 +240,8 @@ void schedule_reduce(Scheduler *s, ValueId v) {
 Place schedule_coefficients(Scheduler *s, ValueId moments, int32_t *ready) {
   if (s->coefficients[moments].storage < 0) {
     int32_t channels = graph_type(s->graph, moments).dims[1];
-    Place scale = schedule_storage(s, 2 * (int64_t)channels), shift = scale;
-    shift.offset = channels;
+    Place scale = schedule_storage(s, 2 * (int64_t)channels), second = scale;
+    second.offset = channels;
     Call call = {0};
     Expression e;
     expression_new(&e, s, &call);
@@ -255,7 +255,7 @@ Place schedule_coefficients(Scheduler *s, ValueId moments, int32_t *ready) {
     add_output(&e, factor, false, 0);
     add_output(&e, mean, false, 0);
     call_place(&call, scale, 0);
-    call_place(&call, shift, 0);
+    call_place(&call, second, 0);
     s->coefficients_ready[moments] = expression_launch(&e);
     s->coefficients[moments] = scale;
   }

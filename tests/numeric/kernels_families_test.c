@@ -1,5 +1,6 @@
 /* Random specs of the kernel families against plain loops in double. Each kernel is verified, printed, parsed and printed again,
- * and interpreted over all its tasks, the last first. An element that the reference leaves alone must keep its sentinel. */
+ * and interpreted over all its tasks, the last first. An element that the reference leaves alone must keep its sentinel.
+ * Built with FAMILIES_MACHINE_CODE (emit_families_test.c), each is also compiled, and must leave the interpreter's very bits. */
 #include "kernels/family.h"
 
 #include <math.h>
@@ -14,11 +15,13 @@
 
 static const float UNTOUCHED = 12345.0f;
 
+enum { CASE_MOST_BUFFERS = 12 };
+
 typedef struct Case {
   Arena *arena;
   uint64_t random;
   int number, batch, images, tasks, lanes;
-  LoopBuffer buffers[8];
+  LoopBuffer buffers[CASE_MOST_BUFFERS]; /* of 4 bytes an element */
   int count;
   const char *family;
 } Case;
@@ -55,8 +58,17 @@ static void check(Case *c, const float *got, const double *want, int64_t count) 
     fail_msg("%s, case %d: error %g of norm %g", c->family, c->number, sqrt(error), sqrt(norm));
 }
 
+#ifdef FAMILIES_MACHINE_CODE
+static void run_machine_code(Case *c, const LoopKernel *k, int tasks, void **buffers);
+#else
+static void run_machine_code(Case *c, const LoopKernel *k, int tasks, void **buffers) {
+  (void)c, (void)k, (void)tasks, (void)buffers;
+}
+#endif
+
 static void run(Case *c, LoopKernel *k, int tasks) {
   Err err;
+  void *copies[CASE_MOST_BUFFERS];
   if (!loop_verify(k, &err)) fail_msg("%s, case %d: %s", c->family, c->number, err.text);
   Text first = {0}, second = {0};
   loop_print(k, &first);
@@ -69,9 +81,14 @@ static void run(Case *c, LoopKernel *k, int tasks) {
   text_free(&second);
   loop_free_tables(again);
   assert_int_equal(k->buffer_count, c->count);
+  for (int i = 0; i < c->count; i++) {
+    copies[i] = arena_alloc(c->arena, (size_t)c->buffers[i].count * 4);
+    memcpy(copies[i], c->buffers[i].data, (size_t)c->buffers[i].count * 4);
+  }
   for (int task = tasks - 1; task >= 0; task--)
     if (!loop_interpret(k, c->buffers, c->batch, task, task + 1, &err))
       fail_msg("%s, case %d: %s", c->family, c->number, err.text);
+  run_machine_code(c, k, tasks, copies);
   loop_free_tables(k);
 }
 
@@ -92,7 +109,7 @@ static int channels(Case *c) {
   return pick(c, 0, 6) ? pick(c, 1, 20) : pick(c, 21, 130);
 }
 static int side(Case *c) {
-  return pick(c, 0, 9) ? pick(c, 1, 7) : pick(c, 8, 14);
+  return pick(c, 0, 9) ? pick(c, 1, 7) : pick(c, 8, 40);
 }
 
 /* ---- convolutions ---- */
@@ -447,6 +464,197 @@ static void test_outer_descend(Case *c) {
   check(c, buffer, want_buffer, n);
 }
 
+static VectorSpec vector_spec(Case *c) {
+  return (VectorSpec){.lanes = c->lanes, .rows = pick(c, 1, 40)};
+}
+
+static void test_gather(Case *c) {
+  VectorSpec s = vector_spec(c);
+  s.index = pick(c, 0, s.rows - 1);
+  const float *x = add(c, s.rows, false);
+  float *y = add(c, 1, true);
+  double want = x[s.index];
+  run(c, family_element(&s, c->arena), 1);
+  check(c, y, &want, 1);
+}
+
+static void test_stack(Case *c) {
+  VectorSpec s = {.lanes = c->lanes, .count = pick(c, 1, 6)};
+  double want[6];
+  for (int i = 0; i < s.count; i++) want[i] = *add(c, 1, false);
+  float *y = add(c, s.count, true);
+  run(c, family_stack(&s, c->arena), 1);
+  check(c, y, want, s.count);
+}
+
+/* Adds labels below `rows`; the largest logit of an image may stand twice, so that the rule of ties matters. */
+static const int32_t *add_labels(Case *c, float *logits, int rows) {
+  int32_t *labels = ARENA_ARRAY(c->arena, int32_t, c->batch);
+  for (int b = 0; b < c->batch; b++) {
+    labels[b] = pick(c, 0, rows - 1);
+    if (pick(c, 0, 1)) logits[b * rows + labels[b]] = 1;
+    if (pick(c, 0, 1)) logits[b * rows + pick(c, 0, rows - 1)] = 1;
+  }
+  c->buffers[c->count++] = (LoopBuffer){labels, c->batch};
+  return labels;
+}
+
+static double log_sum(const float *x, int rows) {
+  double sum = 0;
+  for (int i = 0; i < rows; i++) sum += exp((double)x[i]);
+  return log(sum);
+}
+
+static void test_cross_entropy(Case *c) {
+  VectorSpec s = vector_spec(c);
+  float *x = add(c, c->batch * s.rows, false);
+  const int32_t *label = add_labels(c, x, s.rows);
+  float *y = add(c, c->batch, true);
+  double *want = wanted(c, c->batch);
+  for (int b = 0; b < c->batch; b++) want[b] = log_sum(x + b * s.rows, s.rows) - (double)x[b * s.rows + label[b]];
+  run(c, family_cross_entropy(&s, c->arena), 1);
+  check(c, y, want, c->batch);
+}
+
+static void test_cross_entropy_grad(Case *c) {
+  VectorSpec s = vector_spec(c);
+  const float *dl = add(c, c->batch, false);
+  float *x = add(c, c->batch * s.rows, false);
+  const int32_t *label = add_labels(c, x, s.rows);
+  float *y = add(c, c->batch * s.rows, true);
+  double *want = wanted(c, c->batch * s.rows);
+  for (int b = 0; b < c->batch; b++)
+    for (int i = 0; i < s.rows; i++)
+      want[b * s.rows + i] = (double)dl[b] * (exp((double)x[b * s.rows + i] - log_sum(x + b * s.rows, s.rows)) - (i == label[b]));
+  run(c, family_cross_entropy_grad(&s, c->arena), 1);
+  check(c, y, want, c->batch * s.rows);
+}
+
+static void test_correct(Case *c) {
+  VectorSpec s = vector_spec(c);
+  float *x = add(c, c->batch * s.rows, false);
+  const int32_t *label = add_labels(c, x, s.rows);
+  float *y = add(c, c->batch, true);
+  double *want = wanted(c, c->batch);
+  for (int b = 0; b < c->batch; b++) {
+    int best = 0;
+    for (int i = 1; i < s.rows; i++)
+      if (x[b * s.rows + i] > x[b * s.rows + best]) best = i;
+    want[b] = best == label[b];
+  }
+  run(c, family_correct(&s, c->arena), 1);
+  check(c, y, want, c->batch);
+}
+
+static void test_batch_mean(Case *c) {
+  VectorSpec s = {.lanes = c->lanes};
+  bool gradient = pick(c, 0, 1);
+  const float *x = add(c, gradient ? 1 : c->batch, false);
+  float *y = add(c, gradient ? c->batch : 1, true);
+  double *want = wanted(c, c->batch), sum = 0;
+  for (int b = 0; b < c->batch && !gradient; b++) sum += (double)x[b] / c->batch;
+  for (int b = 0; b < c->batch; b++) want[b] = gradient ? (double)x[0] / c->batch : sum;
+  run(c, gradient ? family_batch_mean_grad(&s, c->arena) : family_batch_mean(&s, c->arena), 1);
+  check(c, y, want, gradient ? c->batch : 1);
+}
+
+static void test_sqrt_and_clip(Case *c) {
+  VectorSpec s = {.lanes = c->lanes, .value = pick(c, 0, 2) / 2.0};
+  bool clip = pick(c, 0, 1);
+  float *x = add(c, 1, false);
+  *x = 3 * fabsf(*x);
+  float *y = add(c, 1, true);
+  double want = clip ? (s.value > 0 ? fmin(1, s.value / ((double)*x + 1e-6)) : 1) : sqrt((double)*x);
+  run(c, clip ? family_clip(&s, c->arena) : family_sqrt(&s, c->arena), 1);
+  check(c, y, &want, 1);
+}
+
+static void test_fill(Case *c) {
+  VectorSpec s = vector_spec(c);
+  s.value = 0.75;
+  s.batched = pick(c, 0, 1);
+  int count = s.rows * (s.batched ? c->batch : 1);
+  float *y = add(c, count, true);
+  double *want = wanted(c, count);
+  for (int i = 0; i < count; i++) want[i] = s.value;
+  run(c, family_fill(&s, c->arena), 1);
+  check(c, y, want, count);
+}
+
+static void test_dot(Case *c) {
+  VectorSpec s = vector_spec(c);
+  const float *a = add(c, s.rows, false), *b = add(c, s.rows, false);
+  float *y = add(c, 1, true);
+  double want = 0;
+  for (int i = 0; i < s.rows; i++) want += (double)a[i] * (double)b[i];
+  run(c, family_dot(&s, c->arena), 1);
+  check(c, y, &want, 1);
+}
+
+static void test_adam_step(Case *c) {
+  VectorSpec s = vector_spec(c);
+  s.value = 1e-8;
+  const float *m = add(c, s.rows, false);
+  float *v = add(c, s.rows, false), *corrections = add(c, 3, false);
+  for (int i = 0; i < s.rows; i++) v[i] = fabsf(v[i]);
+  corrections[0] = 0.01f, corrections[1] = 0.5f, corrections[2] = 0.001f;
+  float *y = add(c, s.rows, true);
+  double *want = wanted(c, s.rows);
+  for (int i = 0; i < s.rows; i++)
+    want[i] =
+        (double)corrections[0] * ((double)m[i] / (double)corrections[1]) / (sqrt((double)v[i] / (double)corrections[2]) + 1e-8);
+  run(c, family_adam_step(&s, c->arena), 1);
+  check(c, y, want, s.rows);
+}
+
+/* a = a * 0.5 + s in place; y = a > b ? a : B * 2, over a parameter's elements in chunks. */
+static void test_flat_map(Case *c) {
+  int n = pick(c, 1, 200);
+  MapSpec s = {.lanes = c->lanes,
+               .flat = true,
+               .chunk = 16 * pick(c, 1, 4),
+               .channels = n,
+               .input_count = 3,
+               .step_count = 5,
+               .output_count = 2};
+  s.inputs[0].kind = s.inputs[1].kind = MAP_TENSOR;
+  s.inputs[2].kind = MAP_SCALAR;
+  s.steps[0] = (MapStep){LOOP_FLOAT, 0, 0, 0, 0.5};
+  s.steps[1] = (MapStep){LOOP_FMA, 0, 3, 2, 0};
+  s.steps[2] = (MapStep){LOOP_BATCH, 0, 0, 0, 2};
+  s.steps[3] = (MapStep){LOOP_GT, 0, 1, 0, 0};
+  s.steps[4] = (MapStep){LOOP_SELECT, 6, 0, 5, 0};
+  s.outputs[0] = (MapOutput){.value = 4, .in_place = true, .input = 0};
+  s.outputs[1] = (MapOutput){.value = 7};
+  float *a = add(c, n, false);
+  const float *b = add(c, n, false), *scalar = add(c, 1, false);
+  float *y = add(c, n, true);
+  double *want_a = wanted(c, n), *want_y = wanted(c, n);
+  for (int i = 0; i < n; i++) {
+    want_a[i] = (double)a[i] * 0.5 + (double)scalar[0];
+    want_y[i] = a[i] > b[i] ? (double)a[i] : 2.0 * c->batch;
+  }
+  run(c, family_map(&s, c->arena), (n + s.chunk - 1) / s.chunk);
+  check(c, a, want_a, n);
+  check(c, y, want_y, n);
+}
+
+static void test_sum_slots(Case *c) {
+  SlotsSpec s = {.lanes = c->lanes,
+                 .slots = pick(c, 1, 5),
+                 .elements = pick(c, 1, 100),
+                 .chunk = 16 * pick(c, 1, 4),
+                 .total = pick(c, 0, 1)};
+  const float *partial = add(c, s.slots * s.elements, false);
+  int64_t count = s.total ? 1 : s.elements;
+  float *y = add(c, count, true);
+  double *want = wanted(c, count);
+  for (int64_t i = 0; i < count; i++) want[i] = 0;
+  for (int64_t i = 0; i < s.slots * s.elements; i++) want[s.total ? 0 : i % s.elements] += (double)partial[i];
+  run(c, family_sum_slots(&s, c->arena), s.total ? 1 : (int)((s.elements + s.chunk - 1) / s.chunk));
+  check(c, y, want, count);
+}
+
 static const struct {
   const char *name;
   void (*test)(Case *c);
@@ -466,6 +674,18 @@ static const struct {
     {"batch_sum", test_batch_sum, 10},
     {"sum_squares", test_sum_squares, 10},
     {"outer_descend", test_outer_descend, 10},
+    {"element", test_gather, 5},
+    {"stack", test_stack, 5},
+    {"cross_entropy", test_cross_entropy, 10},
+    {"cross_entropy_grad", test_cross_entropy_grad, 10},
+    {"correct", test_correct, 20},
+    {"batch_mean", test_batch_mean, 10},
+    {"sqrt, clip", test_sqrt_and_clip, 20},
+    {"fill", test_fill, 10},
+    {"dot", test_dot, 10},
+    {"adam_step", test_adam_step, 10},
+    {"flat map", test_flat_map, 20},
+    {"sum_slots", test_sum_slots, 20},
 };
 
 static void every_family_matches_its_reference(void **state) {

@@ -62,6 +62,17 @@ static int32_t operand(Expression *e, const GraphNode *node, int32_t i) {
   return expression_value(e, node->operands[i], 0, false);
 }
 
+/* Operands are built one by one: C leaves open in which order it evaluates arguments. */
+static int32_t both(Expression *e, LoopOp op, const GraphNode *node, int32_t i, int32_t j) {
+  int32_t a = operand(e, node, i), b = operand(e, node, j);
+  return binary(e, op, a, b);
+}
+
+static int32_t with_number(Expression *e, LoopOp op, const GraphNode *node, int32_t i, double value) {
+  int32_t a = operand(e, node, i), b = number(e, value);
+  return binary(e, op, a, b);
+}
+
 /* (x - mean) / sqrt(variance + 1e-5); the second number is the factor. */
 static int32_t normalised(Expression *e, ValueId x, ValueId moments, int32_t *factor) {
   int32_t channels = e->spec.channels;
@@ -94,34 +105,36 @@ static int32_t decayed(Expression *e, const GraphNode *node, int32_t gradient) {
 /* beta * old + (1 - beta) * g */
 static int32_t running(Expression *e, const GraphNode *node, int32_t g) {
   int32_t fresh = binary(e, LOOP_MUL, number(e, 1 - node->attributes->beta), g);
-  return add_step(e, LOOP_FMA, number(e, node->attributes->beta), operand(e, node, 1), fresh, 0);
+  int32_t beta = number(e, node->attributes->beta), old = operand(e, node, 1);
+  return add_step(e, LOOP_FMA, beta, old, fresh, 0);
 }
 
 static int32_t compute(Expression *e, const GraphNode *node) {
   int32_t factor;
   switch (node->op) {
-  case OP_RELU: return binary(e, LOOP_MAX, operand(e, node, 0), number(e, 0));
+  case OP_RELU: return with_number(e, LOOP_MAX, node, 0, 0);
   case OP_RELU_GRAD: {
     int32_t dy = operand(e, node, 0), x = operand(e, node, 1), zero = number(e, 0);
     return add_step(e, LOOP_SELECT, binary(e, LOOP_GT, x, zero), dy, zero, 0);
   }
-  case OP_ADD: return binary(e, LOOP_ADD, operand(e, node, 0), operand(e, node, 1));
+  case OP_ADD: return both(e, LOOP_ADD, node, 0, 1);
   case OP_MUL:
   case OP_SCALE:
-  case OP_CHANNEL_SCALE: return binary(e, LOOP_MUL, operand(e, node, 0), operand(e, node, 1));
+  case OP_CHANNEL_SCALE: return both(e, LOOP_MUL, node, 0, 1);
   case OP_BN_APPLY: return normalised(e, node->operands[0], node->operands[1], &factor);
   case OP_BN_GRAD: return bn_gradient(e, node);
   case OP_AFFINE: {
     int32_t x = operand(e, node, 0), scale = operand(e, node, 1);
     return add_step(e, LOOP_FMA, x, scale, operand(e, node, 2), 0);
   }
-  case OP_GLOBAL_AVG_POOL_GRAD: return binary(e, LOOP_MUL, operand(e, node, 0), number(e, 1.0 / e->spec.pixels));
+  case OP_GLOBAL_AVG_POOL_GRAD: return with_number(e, LOOP_MUL, node, 0, 1.0 / e->spec.pixels);
   case OP_MOMENTUM: {
-    int32_t clipped = binary(e, LOOP_MUL, operand(e, node, 3), operand(e, node, 2));
-    return add_step(e, LOOP_FMA, number(e, node->attributes->beta), operand(e, node, 1), decayed(e, node, clipped), 0);
+    int32_t clipped = both(e, LOOP_MUL, node, 3, 2), full = decayed(e, node, clipped);
+    int32_t beta = number(e, node->attributes->beta), buffer = operand(e, node, 1);
+    return add_step(e, LOOP_FMA, beta, buffer, full, 0);
   }
   case OP_DESCEND: {
-    int32_t step = binary(e, LOOP_MUL, operand(e, node, 2), operand(e, node, 1));
+    int32_t step = both(e, LOOP_MUL, node, 2, 1);
     return binary(e, LOOP_SUB, operand(e, node, 0), step);
   }
   case OP_ADAM_MEAN: return running(e, node, decayed(e, node, operand(e, node, 2)));

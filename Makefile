@@ -65,12 +65,9 @@ lint-static: build/clang/CMakeCache.txt
 lint-clang: build/clang/CMakeCache.txt
 	cmake --build build/clang -j $(JOBS)
 
-fuzz: build/fuzz/CMakeCache.txt
-	cmake --build build/fuzz -j $(JOBS)
-	for fuzzer in build/fuzz/tests/*_fuzz; do \
-	  corpus=build/fuzz/corpus/$$(basename $$fuzzer); mkdir -p $$corpus; \
-	  $$fuzzer -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -artifact_prefix=$$corpus- $$corpus || exit 1; \
-	done
+fuzz: all build/fuzz/CMakeCache.txt
+	cmake --build build/fuzz -j $(JOBS) --target fuzzers
+	bash tests/fuzz/run.sh build/fuzz $(FUZZ_SECONDS)
 
 bench: all
 	bash tests/bench/all.sh

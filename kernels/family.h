@@ -9,6 +9,20 @@
 
 #include "kernels/loop.h"
 
+#include <stddef.h>
+
+typedef enum Family {
+#define FAMILY(NAME, function, Spec) FAMILY_##NAME,
+#include "kernels/families.def"
+#undef FAMILY
+  FAMILY_COUNT
+} Family;
+
+/* Builds a kernel of any family from its spec. */
+LoopKernel *family_build(Family family, const void *spec, Arena *arena);
+size_t family_spec_bytes(Family family);
+const char *family_name(Family family); /* "family_conv" */
+
 typedef struct Plane { /* one image of an activation */
   int32_t channels, height, width;
   int32_t stride; /* floats between pixels */

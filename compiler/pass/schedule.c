@@ -8,26 +8,26 @@
 #include "runtime/base/hash.h"
 
 struct KernelKey {
-  FamilyFunction *family;
+  Family family;
   const void *spec;
-  size_t bytes;
   uint64_t hash;
 };
 
-static int32_t kernel_for(KernelSet *set, FamilyFunction *family, const void *spec, size_t bytes) {
+static int32_t kernel_for(KernelSet *set, Family family, const void *spec) {
+  size_t bytes = family_spec_bytes(family);
   uint64_t hash = hash_u64(spec, bytes);
   for (size_t i = 0; i < set->kernels.count; i++) {
     const struct KernelKey *key = &set->keys[i];
-    if (key->hash == hash && key->family == family && key->bytes == bytes && !memcmp(key->spec, spec, bytes)) return (int32_t)i;
+    if (key->hash == hash && key->family == family && !memcmp(key->spec, spec, bytes)) return (int32_t)i;
   }
-  LoopKernel *kernel = family(spec, set->arena);
+  LoopKernel *kernel = family_build(family, spec, set->arena);
   Err err;
   if (!loop_verify(kernel, &err)) die("kernel %s: %s", kernel->name, err.text);
   vector_push(&set->kernels, kernel);
   set->keys = memory_resize(set->keys, set->kernels.count * sizeof *set->keys);
   void *copy = arena_alloc(set->arena, bytes);
   memcpy(copy, spec, bytes);
-  set->keys[set->kernels.count - 1] = (struct KernelKey){family, copy, bytes, hash};
+  set->keys[set->kernels.count - 1] = (struct KernelKey){family, copy, hash};
   return (int32_t)set->kernels.count - 1;
 }
 
@@ -45,9 +45,8 @@ void call_read(Scheduler *s, Call *call, ValueId v) {
   if (parameter >= 0) call->reads[call->read_count++] = parameter;
 }
 
-int32_t call_launch(Scheduler *s, Call *call, FamilyFunction *family, const void *spec, size_t spec_bytes, int32_t images,
-                    int32_t tasks, double flops) {
-  PlannedLaunch launch = {.kernel = kernel_for(s->kernels, family, spec, spec_bytes),
+int32_t call_launch(Scheduler *s, Call *call, Family family, const void *spec, int32_t images, int32_t tasks, double flops) {
+  PlannedLaunch launch = {.kernel = kernel_for(s->kernels, family, spec),
                           .segment = call->segment,
                           .images_per_task = images,
                           .tasks = tasks,
@@ -111,7 +110,7 @@ int32_t schedule_sum(Scheduler *s, Place partial, int32_t ready, int32_t images,
   Call call = {0};
   call_place(&call, partial, ready);
   call_place(&call, to, 0);
-  return CALL_LAUNCH(s, &call, family_sum_slots, &spec, 0, total ? 1 : (int32_t)((elements + 1023) / 1024), 0);
+  return call_launch(s, &call, FAMILY_SUM_SLOTS, &spec, 0, total ? 1 : (int32_t)((elements + 1023) / 1024), 0);
 }
 
 /* Values that are the same memory seen otherwise. */

@@ -198,7 +198,7 @@ static void expression_space(Expression *e, Type type) {
 static int32_t expression_launch(Expression *e) {
   finish(e);
   int32_t tasks = e->spec.flat ? (e->spec.channels + e->spec.chunk - 1) / e->spec.chunk : 0;
-  return CALL_LAUNCH(e->s, e->call, family_map, &e->spec, e->spec.images, tasks, 0);
+  return call_launch(e->s, e->call, FAMILY_MAP, &e->spec, e->spec.images, tasks, 0);
 }
 
 void schedule_map(Scheduler *s, ValueId v) {
@@ -300,7 +300,7 @@ static void outer_descend(Scheduler *s, const Update *weight, const Update *mome
   call_read(s, &call, descend->operands[2]);
   wait_for_readers(s, &call, weight->parameter);
   wait_for_readers(s, &call, momentum->parameter);
-  CALL_LAUNCH(s, &call, family_outer_descend, &spec, 0, 1, 0);
+  call_launch(s, &call, FAMILY_OUTER_DESCEND, &spec, 0, 1, 0);
 }
 
 void schedule_descend(Scheduler *s, const Update *weight, const Update *momentum) {

@@ -32,15 +32,11 @@ typedef struct Call {
   int32_t segment; /* the earliest possible */
 } Call;
 
-typedef LoopKernel *FamilyFunction(const void *spec, Arena *arena);
-
 void call_read(Scheduler *s, Call *call, ValueId v);
 void call_place(Call *call, Place place, int32_t ready); /* memory that is no value */
-/* Adds the launch; returns the first segment that may read what it wrote. */
-int32_t call_launch(Scheduler *s, Call *call, FamilyFunction *family, const void *spec, size_t spec_bytes, int32_t images,
-                    int32_t tasks, double flops);
-#define CALL_LAUNCH(s, call, family, spec, images, tasks, flops)                                                                 \
-  call_launch((s), (call), (FamilyFunction *)(void (*)(void))(family), (spec), sizeof *(spec), (images), (tasks), (flops))
+/* Adds the launch of a kernel of this family and spec (of which every byte is set); returns the first segment that may read what
+ * it writes. */
+int32_t call_launch(Scheduler *s, Call *call, Family family, const void *spec, int32_t images, int32_t tasks, double flops);
 
 Place schedule_storage(Scheduler *s, int64_t floats);
 /* Where the value is to be written; made now unless a concatenation has given it a place. */

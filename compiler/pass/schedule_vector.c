@@ -1,31 +1,29 @@
 /* Vectors, scalars and the remaining reductions become launches of one task each. */
 #include "compiler/pass/schedule_private.h"
 
-typedef LoopKernel *VectorFamily(const VectorSpec *spec, Arena *arena);
-
 static const struct {
   OpCode op;
-  VectorFamily *family;
+  Family family;
 } families[] = {
-    {OP_SOFTMAX, family_softmax},
-    {OP_SOFTMAX_GRAD, family_softmax_grad},
-    {OP_ELEMENT, family_element},
-    {OP_STACK, family_stack},
-    {OP_LINEAR, family_linear},
-    {OP_LINEAR_GRAD_INPUT, family_linear_grad_input},
-    {OP_LINEAR_GRAD_WEIGHT, family_linear_grad_weight},
-    {OP_BATCH_SUM, family_batch_sum},
-    {OP_CROSS_ENTROPY, family_cross_entropy},
-    {OP_CROSS_ENTROPY_GRAD, family_cross_entropy_grad},
-    {OP_CORRECT, family_correct},
-    {OP_BATCH_MEAN, family_batch_mean},
-    {OP_BATCH_MEAN_GRAD, family_batch_mean_grad},
-    {OP_SUM_SQUARES, family_sum_squares},
-    {OP_DOT, family_dot},
-    {OP_SQRT, family_sqrt},
-    {OP_CLIP, family_clip},
-    {OP_ADAM_STEP, family_adam_step},
-    {OP_CONST, family_fill},
+    {OP_SOFTMAX, FAMILY_SOFTMAX},
+    {OP_SOFTMAX_GRAD, FAMILY_SOFTMAX_GRAD},
+    {OP_ELEMENT, FAMILY_ELEMENT},
+    {OP_STACK, FAMILY_STACK},
+    {OP_LINEAR, FAMILY_LINEAR},
+    {OP_LINEAR_GRAD_INPUT, FAMILY_LINEAR_GRAD_INPUT},
+    {OP_LINEAR_GRAD_WEIGHT, FAMILY_LINEAR_GRAD_WEIGHT},
+    {OP_BATCH_SUM, FAMILY_BATCH_SUM},
+    {OP_CROSS_ENTROPY, FAMILY_CROSS_ENTROPY},
+    {OP_CROSS_ENTROPY_GRAD, FAMILY_CROSS_ENTROPY_GRAD},
+    {OP_CORRECT, FAMILY_CORRECT},
+    {OP_BATCH_MEAN, FAMILY_BATCH_MEAN},
+    {OP_BATCH_MEAN_GRAD, FAMILY_BATCH_MEAN_GRAD},
+    {OP_SUM_SQUARES, FAMILY_SUM_SQUARES},
+    {OP_DOT, FAMILY_DOT},
+    {OP_SQRT, FAMILY_SQRT},
+    {OP_CLIP, FAMILY_CLIP},
+    {OP_ADAM_STEP, FAMILY_ADAM_STEP},
+    {OP_CONST, FAMILY_FILL},
 };
 
 /* A linear layer's sides, from whichever of its tensors the operation has: x or dx (.., inner), y or dy (.., rows). */
@@ -80,17 +78,17 @@ static void schedule_pixels(Scheduler *s, ValueId v, bool moments) {
   call_read(s, &call, x);
   if (!moments) {
     call_place(&call, schedule_place(s, v), 0);
-    schedule_written(s, v, CALL_LAUNCH(s, &call, family_global_mean, &spec, spec.images, 0, 0));
+    schedule_written(s, v, call_launch(s, &call, FAMILY_GLOBAL_MEAN, &spec, spec.images, 0, 0));
     return;
   }
   Place partial = schedule_storage(s, 3 * (int64_t)spec.in.channels * schedule_tasks(s, spec.images));
   call_place(&call, partial, 0);
-  int32_t ready = CALL_LAUNCH(s, &call, family_moments, &spec, spec.images, 0, 0);
+  int32_t ready = call_launch(s, &call, FAMILY_MOMENTS, &spec, spec.images, 0, 0);
   Call last = {0};
   call_place(&last, partial, ready);
   call_place(&last, schedule_place(s, v), 0);
   spec.in.stride = spec.in.channels; /* the finish does not read the tensor */
-  schedule_written(s, v, CALL_LAUNCH(s, &last, family_moments_finish, &spec, 0, 1, 0));
+  schedule_written(s, v, call_launch(s, &last, FAMILY_MOMENTS_FINISH, &spec, 0, 1, 0));
 }
 
 void schedule_vector(Scheduler *s, ValueId v) {
@@ -108,7 +106,7 @@ void schedule_vector(Scheduler *s, ValueId v) {
     double flops = node->op == OP_LINEAR || node->op == OP_LINEAR_GRAD_INPUT || node->op == OP_LINEAR_GRAD_WEIGHT
                        ? 2.0 * spec.rows * spec.inner * (spec.batched ? (double)s->batch : 1)
                        : 0;
-    schedule_written(s, v, CALL_LAUNCH(s, &call, families[i].family, &spec, 0, 1, flops));
+    schedule_written(s, v, call_launch(s, &call, families[i].family, &spec, 0, 1, flops));
     return;
   }
   die("no kernel family for %s", op_table[node->op].text);

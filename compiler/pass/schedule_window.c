@@ -83,7 +83,7 @@ void schedule_conv(Scheduler *s, ValueId v) {
   conv_source(s, &call, &spec, &source);
   call_read(s, &call, node->operands[1]);
   call_place(&call, to, 0);
-  schedule_written(s, v, CALL_LAUNCH(s, &call, family_conv, &spec, spec.images, 0, conv_flops(s, &spec)));
+  schedule_written(s, v, call_launch(s, &call, FAMILY_CONV, &spec, spec.images, 0, conv_flops(s, &spec)));
 }
 
 void schedule_conv_grad_input(Scheduler *s, ValueId v, ValueId unshift) {
@@ -101,7 +101,7 @@ void schedule_conv_grad_input(Scheduler *s, ValueId v, ValueId unshift) {
   call_read(s, &call, dy);
   call_read(s, &call, node->operands[1]);
   call_place(&call, to, 0);
-  schedule_written(s, result, CALL_LAUNCH(s, &call, family_conv_grad_input, &spec, spec.images, 0, conv_flops(s, &spec)));
+  schedule_written(s, result, call_launch(s, &call, FAMILY_CONV_GRAD_INPUT, &spec, spec.images, 0, conv_flops(s, &spec)));
 }
 
 void schedule_conv_grad_weight(Scheduler *s, ValueId v) {
@@ -116,7 +116,7 @@ void schedule_conv_grad_weight(Scheduler *s, ValueId v) {
   call_read(s, &call, dy);
   conv_source(s, &call, &spec, &source);
   call_place(&call, partial, 0);
-  int32_t ready = CALL_LAUNCH(s, &call, family_conv_grad_weight, &spec, spec.images, 0, conv_flops(s, &spec));
+  int32_t ready = call_launch(s, &call, FAMILY_CONV_GRAD_WEIGHT, &spec, spec.images, 0, conv_flops(s, &spec));
   schedule_written(s, v, schedule_sum(s, partial, ready, spec.images, elements, false, schedule_place(s, v)));
 }
 
@@ -147,9 +147,8 @@ void schedule_pool(Scheduler *s, ValueId v) {
   Call call = {0};
   for (int32_t i = 0; i < node->operand_count; i++) call_read(s, &call, node->operands[i]);
   call_place(&call, to, 0);
-  FamilyFunction *family =
-      gradient ? (FamilyFunction *)(void (*)(void))family_pool_grad : (FamilyFunction *)(void (*)(void))family_pool;
-  schedule_written(s, v, call_launch(s, &call, family, &spec, sizeof spec, spec.images, 0, 0));
+  Family family = gradient ? FAMILY_POOL_GRAD : FAMILY_POOL;
+  schedule_written(s, v, call_launch(s, &call, family, &spec, spec.images, 0, 0));
 }
 
 void schedule_unshift(Scheduler *s, ValueId v) {
@@ -171,5 +170,5 @@ void schedule_unshift(Scheduler *s, ValueId v) {
   Call call = {0};
   call_read(s, &call, from);
   call_place(&call, to, 0);
-  schedule_written(s, v, CALL_LAUNCH(s, &call, family_unshift, &spec, spec.images, 0, 0));
+  schedule_written(s, v, call_launch(s, &call, FAMILY_UNSHIFT, &spec, spec.images, 0, 0));
 }

@@ -218,19 +218,25 @@ static void input_tile(LoopKernel *k, const InputGrad *f, int32_t acc, LoopValue
   loop_end(k);
 }
 
-/* dx from the padded image; what the shift cut off, and what no tap reached, is zero. */
-static void copy_inside(LoopKernel *k, const InputGrad *f, LoopValue image) {
+/* A rectangle of dx: the inside of the padded image, or zeros. */
+static void copy_rectangle(LoopKernel *k, const InputGrad *f, LoopValue image, int32_t y0, int32_t y1, int32_t x0, int32_t x1,
+                           bool inside) {
   const ConvSpec *s = f->s;
+  if (y0 >= y1 || x0 >= x1) return;
   BlockLoop blocks[3];
   int count = build_blocks(s->in.channels, k->lanes, 1, blocks);
-  LoopValue y = build_for(k, 0, s->in.height, 1);
-  LoopValue x = build_for(k, 0, s->in.width, 1);
+  LoopValue zero = loop_f32(k, 0);
+  LoopValue y = build_for(k, y0, y1, 1);
+  LoopValue x = build_for(k, x0, x1, 1);
   for (int b = 0; b < count; b++) {
     LoopValue c = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
     int64_t pixel = s->in.channels;
-    LoopValue from = AT(k, f->skip, {y, f->width * pixel}, {x, pixel}, {c, 1});
     LoopValue lanes = loop_int(k, blocks[b].count);
-    LoopValue value = loop_load_lanes(k, f->padded, from, lanes, 0);
+    LoopValue value = zero;
+    if (inside) {
+      LoopValue from = AT(k, f->skip, {y, f->width * pixel}, {x, pixel}, {c, 1});
+      value = loop_load_lanes(k, f->padded, from, lanes, 0);
+    }
     int64_t line = (int64_t)s->in.width * s->in.stride;
     LoopValue to = AT(k, 0, {image, s->in.height * line}, {y, line}, {x, s->in.stride}, {c, 1});
     loop_store_lanes(k, f->dx, to, value, lanes);
@@ -238,6 +244,16 @@ static void copy_inside(LoopKernel *k, const InputGrad *f, LoopValue image) {
   }
   loop_end(k);
   loop_end(k);
+}
+
+/* dx from the padded image. What the shift cut off was not read, so it gets nothing; the padded image may hold there what the
+ * padding's taps left. */
+static void copy_inside(LoopKernel *k, const InputGrad *f, LoopValue image) {
+  const Plane *in = &f->s->in;
+  int32_t y = f->s->shift_y, x = f->s->shift_x;
+  copy_rectangle(k, f, image, 0, y, 0, in->width, false);
+  copy_rectangle(k, f, image, y, in->height, 0, x, false);
+  copy_rectangle(k, f, image, y, in->height, x, in->width, true);
 }
 
 LoopKernel *family_conv_grad_input(const ConvSpec *given, Arena *arena) {

@@ -127,13 +127,13 @@ typedef struct SlotsSpec {
 } SlotsSpec;
 LoopKernel *family_sum_slots(const SlotsSpec *spec, Arena *arena); /* partial, y */
 
-/* x, y: y[shift_y:, shift_x:] = x, zeros before */
-typedef struct UnshiftSpec {
+typedef struct ShiftSpec {
   int32_t lanes, images;
   Plane in, out;
   int32_t shift_y, shift_x;
-} UnshiftSpec;
-LoopKernel *family_unshift(const UnshiftSpec *spec, Arena *arena);
+} ShiftSpec;
+LoopKernel *family_shift(const ShiftSpec *spec, Arena *arena);   /* x, y: y = x[shift_y:, shift_x:] */
+LoopKernel *family_unshift(const ShiftSpec *spec, Arena *arena); /* x, y: y[shift_y:, shift_x:] = x, zeros before */
 
 /* x (B,H,W,C), y (B,C): the mean over pixels */
 LoopKernel *family_global_mean(const MomentsSpec *spec, Arena *arena);

@@ -3,7 +3,7 @@
  * ReLU, bn_apply, scale and relu_grad cost less to compute again than to store and read, so they are never kept where all of
  * their users can compute them; other elementwise values only where one user wants them. A convolution can apply a bn_apply
  * and a ReLU to the tensor that it reads, and read it shifted; it needs what is under them in memory. Needs: a simplified
- * graph in which only convolutions read a shift. */
+ * graph. */
 #include "compiler/pass/schedule.h"
 
 enum { MOST_LEAVES = 36 }; /* of one fused expression, below MAP_MAX_INPUTS with room for a sum's own operands */
@@ -28,21 +28,27 @@ typedef struct Uses {
   int32_t count;    /* distinct users */
   bool memory;      /* a user that cannot compute it */
   bool convolution; /* a user that is a convolution reading it as its input */
+  bool elementwise; /* a user that computes elementwise values under it */
 } Uses;
 
-static void note_use(const Graph *graph, ValueId user, int32_t operand, Uses *use) {
+static void note_use(const Graph *graph, const bool *kept, ValueId user, int32_t operand, Uses *use) {
   const GraphNode *node = graph_node(graph, user);
-  bool input = (node->op == OP_CONV && operand == 0) || (node->op == OP_CONV_GRAD_WEIGHT && operand == 1) || node->op == OP_SHIFT;
+  bool input = (node->op == OP_CONV && operand == 0) || (node->op == OP_CONV_GRAD_WEIGHT && operand == 1) ||
+               (node->op == OP_SHIFT && !kept[user]);
   use->count++;
   if (input)
     use->convolution = true;
-  else if (!is_elementwise(graph, user) && !is_reduce(graph, user))
+  else if (is_elementwise(graph, user) || is_reduce(graph, user))
+    use->elementwise = true;
+  else
     use->memory = true;
 }
 
 static bool can_skip(const Graph *graph, ValueId v, const Uses *use) {
   const GraphNode *node = graph_node(graph, v);
-  if (use->memory || use->count == 0 || !is_elementwise(graph, v)) return false;
+  if (use->memory || use->count == 0) return false;
+  if (node->op == OP_SHIFT) return use->convolution && !use->elementwise;
+  if (!is_elementwise(graph, v)) return false;
   if (use->convolution) return node->op == OP_RELU || node->op == OP_BN_APPLY;
   return is_cheap(node->op) || use->count == 1;
 }
@@ -86,11 +92,11 @@ bool *pass_fuse(const Graph *graph, Arena *arena) {
   for (size_t v = count; v-- > 0;) {
     const GraphNode *node = &graph->nodes.data[v];
     kept[v] = !can_skip(graph, (ValueId)v, &uses[v]);
-    if (!kept[v] && uses[v].convolution) uses[under_prologue(graph, (ValueId)v)].memory = true;
+    if (!kept[v] && uses[v].convolution && node->op != OP_SHIFT) uses[under_prologue(graph, (ValueId)v)].memory = true;
     for (int32_t i = 0; i < node->operand_count; i++) {
       bool again = false;
       for (int32_t j = 0; j < i; j++) again |= node->operands[j] == node->operands[i];
-      if (!again || op_table[node->op].class != CLASS_MAP) note_use(graph, (ValueId)v, i, &uses[node->operands[i]]);
+      if (!again || op_table[node->op].class != CLASS_MAP) note_use(graph, kept, (ValueId)v, i, &uses[node->operands[i]]);
     }
   }
   free(uses);

@@ -141,8 +141,8 @@ static void schedule_data(Scheduler *s, ValueId v) {
     s->ready[v] = ready;
     return;
   }
-  case OP_SHIFT: return; /* its readers are convolutions, which read shifted */
-  case OP_UNSHIFT: schedule_unshift(s, v); return;
+  case OP_SHIFT:
+  case OP_UNSHIFT: schedule_shift(s, v); return;
   default: die("%s is not a change of view", op_table[node->op].text);
   }
 }

@@ -70,8 +70,9 @@ void schedule_conv(Scheduler *s, ValueId v);
 void schedule_conv_grad_input(Scheduler *s, ValueId v, ValueId unshift); /* unshift: NO_VALUE or the one reader */
 void schedule_conv_grad_weight(Scheduler *s, ValueId v);
 void schedule_pool(Scheduler *s, ValueId v);
-/* Of a convolution's gradient that nothing else reads, written shifted straight away; of anything else, a copy. */
-void schedule_unshift(Scheduler *s, ValueId v);
+/* A shift that something else than a convolution reads, copied; or an unshift: of a convolution's gradient that nothing else
+ * reads, written shifted straight away, of anything else a copy. */
+void schedule_shift(Scheduler *s, ValueId v);
 
 /* schedule_vector.c */
 void schedule_vector(Scheduler *s, ValueId v);

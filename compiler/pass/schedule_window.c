@@ -11,7 +11,7 @@ typedef struct Source {
 static Source source_of(const Scheduler *s, ValueId v) {
   Source source = {.moments = NO_VALUE};
   const GraphNode *node = graph_node(s->graph, v);
-  if (node->op == OP_SHIFT) {
+  if (node->op == OP_SHIFT && !s->kept[v]) {
     source.shift_y = node->attributes->shift_y;
     source.shift_x = node->attributes->shift_x;
     v = node->operands[0];
@@ -151,24 +151,32 @@ void schedule_pool(Scheduler *s, ValueId v) {
   schedule_written(s, v, call_launch(s, &call, family, &spec, spec.images, 0, 0));
 }
 
-void schedule_unshift(Scheduler *s, ValueId v) {
+static ShiftSpec shift_spec(Scheduler *s, ValueId v, Place to) {
   const GraphNode *node = graph_node(s->graph, v);
-  ValueId from = node->operands[0];
-  if (graph_node(s->graph, from)->op == OP_CONV_GRAD_INPUT && s->use_count[from] == 1) {
-    schedule_conv_grad_input(s, from, v);
-    return;
-  }
-  UnshiftSpec spec;
+  ShiftSpec spec;
   memset(&spec, 0, sizeof spec);
   spec.lanes = s->kernels->lanes;
-  Place to = schedule_place(s, v);
-  spec.in = schedule_plane(s, from, s->place[from]);
+  spec.in = schedule_plane(s, node->operands[0], s->place[node->operands[0]]);
   spec.out = schedule_plane(s, v, to);
   spec.shift_y = node->attributes->shift_y;
   spec.shift_x = node->attributes->shift_x;
-  spec.images = schedule_images((int64_t)spec.out.channels * spec.out.height * spec.out.width);
+  int64_t in = (int64_t)spec.in.height * spec.in.width, out = (int64_t)spec.out.height * spec.out.width;
+  spec.images = schedule_images(spec.in.channels * (in > out ? in : out));
+  return spec;
+}
+
+void schedule_shift(Scheduler *s, ValueId v) {
+  const GraphNode *node = graph_node(s->graph, v);
+  ValueId from = node->operands[0];
+  bool back = node->op == OP_UNSHIFT;
+  if (back && graph_node(s->graph, from)->op == OP_CONV_GRAD_INPUT && s->use_count[from] == 1) {
+    schedule_conv_grad_input(s, from, v);
+    return;
+  }
+  Place to = schedule_place(s, v);
+  ShiftSpec spec = shift_spec(s, v, to);
   Call call = {0};
   call_read(s, &call, from);
   call_place(&call, to, 0);
-  schedule_written(s, v, call_launch(s, &call, FAMILY_UNSHIFT, &spec, spec.images, 0, 0));
+  schedule_written(s, v, call_launch(s, &call, back ? FAMILY_UNSHIFT : FAMILY_SHIFT, &spec, spec.images, 0, 0));
 }

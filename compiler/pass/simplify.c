@@ -169,6 +169,8 @@ static bool *live_values(const Graph *graph) {
   bool *live = memory_alloc(graph->nodes.count * sizeof *live + 1);
   for (size_t i = 0; i < graph->results.count; i++) live[graph->results.data[i].value] = true;
   for (size_t i = 0; i < graph->updates.count; i++) live[graph->updates.data[i].value] = true;
+  for (size_t v = 0; v < graph->nodes.count; v++) /* what a step is given belongs to its signature, read or not */
+    if (graph->nodes.data[v].op == OP_INPUT) live[v] = true;
   for (size_t v = graph->nodes.count; v-- > 0;) {
     const GraphNode *node = graph_node(graph, (ValueId)v);
     for (int32_t i = 0; live[v] && i < node->operand_count; i++) live[node->operands[i]] = true;

@@ -141,7 +141,7 @@ static ConvSpec conv_spec(Case *c) {
       s.pad_y = s.dilation * (s.kernel_y / 2);
       s.pad_x = s.dilation * (s.kernel_x / 2);
     }
-    if (!s.pad_y && !s.pad_x && !pick(c, 0, 2)) s.shift_y = s.shift_x = 1;
+    if (!pick(c, 0, 2)) s.shift_y = pick(c, 0, 2), s.shift_x = pick(c, 0, 2);
     s.in = plane(c, in, side(c), side(c));
     int height = s.in.height - s.shift_y + 2 * s.pad_y - s.dilation * (s.kernel_y - 1) - 1;
     int width = s.in.width - s.shift_x + 2 * s.pad_x - s.dilation * (s.kernel_x - 1) - 1;
@@ -378,7 +378,7 @@ static void test_map(Case *c) {
 }
 
 static void test_unshift(Case *c) {
-  UnshiftSpec s = {.lanes = c->lanes, .images = c->images, .shift_y = pick(c, 0, 1), .shift_x = pick(c, 0, 1)};
+  ShiftSpec s = {.lanes = c->lanes, .images = c->images, .shift_y = pick(c, 0, 1), .shift_x = pick(c, 0, 1)};
   s.in = plane(c, channels(c), side(c), side(c));
   s.out = plane(c, s.in.channels, s.in.height + s.shift_y, s.in.width + s.shift_x);
   int64_t size = plane_size(c, &s.out);
@@ -391,6 +391,22 @@ static void test_unshift(Case *c) {
         want[at(&s.out, b, y + s.shift_y, i / s.in.channels + s.shift_x, i % s.in.channels)] =
             x[at(&s.in, b, y, i / s.in.channels, i % s.in.channels)];
   run(c, build(c, FAMILY_UNSHIFT, &s), c->tasks);
+  check(c, got, want, size);
+}
+
+static void test_shift(Case *c) {
+  ShiftSpec s = {.lanes = c->lanes, .images = c->images, .shift_y = pick(c, 0, 2), .shift_x = pick(c, 0, 2)};
+  s.out = plane(c, channels(c), side(c), side(c));
+  s.in = plane(c, s.out.channels, s.out.height + s.shift_y, s.out.width + s.shift_x);
+  int64_t size = plane_size(c, &s.out);
+  float *x = add(c, plane_size(c, &s.in), false), *got = add(c, size, true);
+  double *want = wanted(c, size);
+  for (int b = 0; b < c->batch; b++)
+    for (int y = 0; y < s.out.height; y++)
+      for (int i = 0; i < s.out.width * s.out.channels; i++)
+        want[at(&s.out, b, y, i / s.out.channels, i % s.out.channels)] =
+            x[at(&s.in, b, y + s.shift_y, i / s.out.channels + s.shift_x, i % s.out.channels)];
+  run(c, build(c, FAMILY_SHIFT, &s), c->tasks);
   check(c, got, want, size);
 }
 
@@ -675,6 +691,7 @@ static const struct {
     {"moments", test_moments, 20},
     {"global_mean", test_global_mean, 10},
     {"map", test_map, 20},
+    {"shift", test_shift, 10},
     {"unshift", test_unshift, 10},
     {"linear", test_linear, 30},
     {"softmax", test_softmax, 10},

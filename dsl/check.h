@@ -36,7 +36,8 @@ typedef struct Override {
   unsigned blocks;       /* the blocks that it may mean */
   SettingKind kind;
   Setting *setting;   /* a whole setting, or */
-  Argument *argument; /* one argument of it */
+  Argument *argument; /* one argument of it, or */
+  Name unknown;       /* what no block has, of a declaration that is not known before the file is; kind is SETTING_COUNT */
   bool used;
 } Override;
 

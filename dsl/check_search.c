@@ -97,7 +97,19 @@ static bool read_rate(Reader *reader, double *start, double *end) {
   }
   if (!evaluate_real(checker, value, 0, 1e3, "lr", start)) return false;
   *end = *start;
-  return !ramp || evaluate_real(checker, last, 0, 1e3, "lr", end);
+  if (ramp && !evaluate_real(checker, last, 0, 1e3, "lr", end)) return false;
+  if (*end <= *start) return true;
+  diag_error(checker->diagnostics, last->where, "a learning rate falls or stays: this end, %.10g, is above its start, %.10g",
+             *end, *start);
+  return false;
+}
+
+/* With a momentum of 1 no step is ever forgotten, and the weights run away. */
+static bool momentum_fades(Reader *reader, double momentum) {
+  if (momentum < 1) return true;
+  const Argument *argument = argument_of(reader->checker, reader->search, reader->kind, reader->call, "momentum");
+  diag_error(reader->checker->diagnostics, argument->value->where, "momentum must be below 1");
+  return false;
 }
 
 static bool read_weights(Checker *checker, const Declaration *declaration, Search *search) {
@@ -105,7 +117,7 @@ static bool read_weights(Checker *checker, const Declaration *declaration, Searc
   Reader reader = {checker, declaration, SETTING_WEIGHTS, read_call(checker, declaration, SETTING_WEIGHTS, &sgd)};
   if (!reader.call) return false;
   bool sound = read_rate(&reader, &search->lr_start, &search->lr_end);
-  sound &= read_argument(&reader, "momentum", 0, 1, &search->momentum);
+  sound &= read_argument(&reader, "momentum", 0, 1, &search->momentum) && momentum_fades(&reader, search->momentum);
   sound &= read_argument(&reader, "decay", 0, 1, &search->decay);
   const Argument *clip = argument_of(checker, declaration, SETTING_WEIGHTS, reader.call, "clip");
   if (is_name(clip->value, "none")) return sound;

@@ -44,16 +44,24 @@ static unsigned blocks_of(const char *target) {
   return BLOCK_DATA | BLOCK_HYPERNETWORK | BLOCK_GENERATOR;
 }
 
-static bool known_setting(const Key *key, unsigned blocks, SettingKind *kind, Arena *arena, Diagnostics *diagnostics) {
-  Name word = key->parts[1];
-  if (setting_find(word.text, blocks, kind)) return true;
-  if (same_text(word.text, "after reduction") && setting_find("after", blocks, kind)) return true;
-  Suggestion suggestion = suggest_start(word.text);
-  for (int i = 0; i < SETTING_COUNT; i++)
-    if (setting_blocks((SettingKind)i) & blocks) suggest_offer(&suggestion, setting_word((SettingKind)i));
-  diag_error(diagnostics, word.where, "`%s` has no setting `%s`%s", key->parts[0].text, word.text,
-             suggest_text(&suggestion, arena));
-  return false;
+static bool known_setting(const Key *key, unsigned blocks, SettingKind *kind) {
+  const char *word = key->parts[1].text;
+  return setting_find(word, blocks, kind) || (same_text(word, "after reduction") && setting_find("after", blocks, kind));
+}
+
+/* With the word that was meant, or where none is near, all that there are. */
+static void report_setting(Span where, const char *target, const char *word, unsigned blocks, Arena *arena,
+                           Diagnostics *diagnostics) {
+  Suggestion suggestion = suggest_start(word);
+  const char *list = "";
+  for (int i = 0; i < SETTING_COUNT; i++) {
+    if (!(setting_blocks((SettingKind)i) & blocks)) continue;
+    const char *known = setting_word((SettingKind)i);
+    suggest_offer(&suggestion, known);
+    list = arena_printf(arena, "%s%s %s", list, *list ? "," : "; it has", known);
+  }
+  diag_error(diagnostics, where, "`%s` has no setting `%s`%s", target, word,
+             suggestion.best ? suggest_text(&suggestion, arena) : list);
 }
 
 static bool known_argument(const Key *key, SettingKind kind, Arena *arena, Diagnostics *diagnostics) {
@@ -85,7 +93,13 @@ static Override *read_override(const char *text, Arena *arena, Diagnostics *diag
   override->target = key.parts[0].text;
   override->where = key.parts[0].where;
   override->blocks = blocks_of(override->target);
-  if (!known_setting(&key, override->blocks, &override->kind, arena, diagnostics)) return NULL;
+  if (!known_setting(&key, override->blocks, &override->kind)) {
+    bool is_kind = same_text(override->target, block_word(override->blocks));
+    if (is_kind) report_setting(key.parts[1].where, override->target, key.parts[1].text, override->blocks, arena, diagnostics);
+    override->unknown = key.parts[1];
+    override->kind = SETTING_COUNT;
+    return is_kind ? NULL : override;
+  }
   if (key.count == 2)
     override->setting = parse_setting(source, key.value_at, override->kind, key.parts[1].where, arena, diagnostics);
   else if (known_argument(&key, override->kind, arena, diagnostics))
@@ -104,23 +118,35 @@ Override *read_overrides(const char *const *texts, size_t count, Arena *arena, D
   return last;
 }
 
+/* "; there are search, data or toy, hypernetwork or small": what a setting may begin with, as far as this search has them. */
+static const char *list_blocks(const Checker *checker) {
+  const char *list = "; there are search";
+  for (size_t i = 0; i < sizeof checker->used / sizeof *checker->used; i++) {
+    const Declaration *block = checker->used[i];
+    if (block && block->kind != DECLARE_SEARCH)
+      list = arena_printf(checker->arena, "%s, %s or %s", list, declaration_word(block->kind), block->name.text);
+  }
+  return list;
+}
+
 void check_overrides(Checker *checker) {
   static const DeclarationKind kinds[] = {DECLARE_DATA, DECLARE_HYPERNETWORK, DECLARE_GENERATOR};
   for (const Override *override = checker->overrides; override; override = override->next) {
     if (override->used || same_text(override->target, block_word(override->blocks))) continue;
     Suggestion suggestion = suggest_start(override->target);
-    bool named = false;
+    unsigned named = 0; /* the blocks of this name */
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-      named |= scope_find(checker->scope, kinds[i], override->target) != NULL;
+      if (scope_find(checker->scope, kinds[i], override->target)) named |= blocks_of(declaration_word(kinds[i]));
       scope_suggest(checker->scope, kinds[i], &suggestion);
       suggest_offer(&suggestion, declaration_word(kinds[i]));
     }
     suggest_offer(&suggestion, "search");
+    const Name *unknown = override->unknown.text ? &override->unknown : NULL;
     if (named)
-      diag_error(checker->diagnostics, override->where, "`%s` has no setting `%s`", override->target,
-                 setting_word(override->kind));
+      report_setting(unknown ? unknown->where : override->where, override->target,
+                     unknown ? unknown->text : setting_word(override->kind), named, checker->arena, checker->diagnostics);
     else if (!checker->incomplete)
       diag_error(checker->diagnostics, override->where, "no block is called `%s`%s", override->target,
-                 suggest_text(&suggestion, checker->arena));
+                 suggestion.best ? suggest_text(&suggestion, checker->arena) : list_blocks(checker));
   }
 }

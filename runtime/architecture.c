@@ -107,6 +107,11 @@ static bool read_cells(const json_t *root, const ProgramCell *cells, int32_t cel
   return true;
 }
 
+static bool has_suffix(const char *text, const char *suffix) {
+  size_t length = strlen(text), tail = strlen(suffix);
+  return length >= tail && strcmp(text + length - tail, suffix) == 0;
+}
+
 KeptOperations *kept_read(const char *path, const ProgramCell *cells, int32_t cell_count, Arena *arena, Err *err) {
   char *data;
   size_t size;
@@ -115,7 +120,11 @@ KeptOperations *kept_read(const char *path, const ProgramCell *cells, int32_t ce
   json_t *root = json_loadb(data, size, JSON_REJECT_DUPLICATES, &why);
   free(data);
   if (!root) {
-    err_set(err, "cannot read the architecture %s: line %d, column %d: %s", path, why.line, why.column, why.text);
+    if (has_suffix(path, ".adwp"))
+      err_set(err, "cannot read the architecture %s: it is the text for people; give the arch.json that was written beside it",
+              path);
+    else
+      err_set(err, "cannot read the architecture %s: line %d, column %d: %s", path, why.line, why.column, why.text);
     return NULL;
   }
   KeptOperations *kept = kept_new(cells, cell_count, arena);

@@ -36,11 +36,16 @@ bool evaluate_images(Executor *executor, const ProgramStep *eval, int32_t batch,
 
 typedef struct Evaluator Evaluator;
 
-/* `program` tells data and seed; any Program of the model will do. */
-Evaluator *evaluator_new(const Program *program, const EvaluateOptions *options, Err *err);
+/* Reads the weights. */
+Evaluator *evaluator_new(const EvaluateOptions *options, Err *err);
+/* The target of the run that the weights are of, "x86-64-v4", as their file says. */
+const char *evaluator_target(const Evaluator *evaluator);
+/* Loads the images. The weights must be of the same model, settings and seed as `program`; any Program of it will do. */
+bool evaluator_load(Evaluator *evaluator, const Program *program, Err *err);
 void evaluator_free(Evaluator *evaluator); /* null is allowed */
 
-/* Evaluates one Program, each image once. It must have the step `eval`, and the weights file each of its weights and logits. */
+/* Evaluates one Program of that model, each image once; evaluator_load came before. It must have the step `eval`, and the weights
+ * file each of its weights and logits. */
 bool evaluator_run(Evaluator *evaluator, const Program *program, EvaluateOutcome *outcome, Err *err);
 
 #endif

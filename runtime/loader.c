@@ -106,13 +106,13 @@ static void write_batch(const Dataset *dataset, const LoaderSettings *settings, 
                         const uint32_t *order, float *x, int32_t *y) {
   const DatasetList *part = &dataset->parts[settings->part];
   int64_t plane = (int64_t)dataset->height * dataset->width;
-  for (int64_t b = 0; b < settings->batch; b++, x += dataset->image_bytes) {
+  for (int64_t b = 0; b < settings->batch; b++, x += x ? dataset->image_bytes : 0) {
     int64_t at = (step * settings->batch + b) % part->count;
     uint32_t image = part->images[settings->training ? order[at] : at];
     Augment augment = draw_augment(dataset, settings, epoch, image);
-    for (int32_t c = 0; c < dataset->channels; c++)
+    for (int32_t c = 0; x && c < dataset->channels; c++)
       write_channel(dataset, &augment, dataset->pixels + image * dataset->image_bytes + c * plane, dataset->normalised[c], x + c);
-    y[b] = dataset->labels[image];
+    if (y) y[b] = dataset->labels[image];
   }
 }
 
@@ -257,8 +257,8 @@ int64_t loader_next(Loader *loader, float *x, int32_t *y) {
   pthread_mutex_lock(&loader->mutex);
   while (!slot->ready) pthread_cond_wait(&loader->made, &loader->mutex);
   pthread_mutex_unlock(&loader->mutex);
-  memcpy(x, slot->x, (size_t)(loader->settings.batch * loader->dataset->image_bytes) * sizeof *x);
-  memcpy(y, slot->y, (size_t)loader->settings.batch * sizeof *y);
+  if (x) memcpy(x, slot->x, (size_t)(loader->settings.batch * loader->dataset->image_bytes) * sizeof *x);
+  if (y) memcpy(y, slot->y, (size_t)loader->settings.batch * sizeof *y);
   pthread_mutex_lock(&loader->mutex);
   int64_t images = slot->images;
   slot->ready = false;

@@ -41,8 +41,8 @@ Loader *loader_new(const Dataset *dataset, const LoaderSettings *settings, Err *
 void loader_free(Loader *loader);
 
 /* Writes the next batch: x (batch, H, W, C) normalised, y (batch,) labels. Returns how many images, from the first, count:
- * `batch` in training; fewer in a last, filled-up batch; 0, and nothing is written, after the last batch of a validation. Called
- * by one thread. */
+ * `batch` in training; fewer in a last, filled-up batch; 0, and nothing is written, after the last batch of a validation. Where x
+ * or y is null, a step that does not read it, that part of the batch is dropped. Called by one thread. */
 int64_t loader_next(Loader *loader, float *x, int32_t *y);
 
 /* One batch of step `step` < loader_steps() of `epoch`, made here and now; what loader_next gives. `order` is memory for as many

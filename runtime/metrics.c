@@ -34,7 +34,7 @@ static bool line_file_open(LineFile *file, const char *folder, const char *name,
   size_t length = strlen(folder) + strlen(name) + 2;
   file->path = memory_alloc(length);
   snprintf(file->path, length, "%s/%s", folder, name);
-  file->fd = open(file->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+  file->fd = open(file->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644);
   return file->fd >= 0 || err_set(err, "cannot write %s: %s", file->path, strerror(errno));
 }
 
@@ -66,7 +66,10 @@ static bool cut_back(const char *path, MetricsPosition position, Err *err) {
   if (!position.bytes) return file_replace(path, "", 0, err);
   char *data;
   size_t size;
-  if (!file_read(path, LARGEST_FILE, &data, &size, err)) return false;
+  Err why;
+  if (!file_read(path, LARGEST_FILE, &data, &size, &why))
+    return err_set(err, "%s; the checkpoint was written with %lld bytes of it: put it back, or begin again in another folder",
+                   why.text, (long long)position.bytes);
   bool done =
       is_prefix(data, size, position) || err_set(err,
                                                  "%s is not the file that the checkpoint was written with: its first %lld bytes "

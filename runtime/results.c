@@ -59,7 +59,7 @@ static bool write_weights(const char *path, const Program *program, Executor *ex
     alpha += parameter->elements;
   }
   const SafetensorsEntry metadata[] = {
-      {"format", "adwp-weights 1"},
+      {"format", WEIGHTS_FORMAT},
       {"model", program->name},
       {"model_hash", program->model_hash},
       {"target", program->target},

@@ -8,6 +8,8 @@
 
 #include <stdbool.h>
 
+#define WEIGHTS_FORMAT "adwp-weights 1" /* metadata "format" of weights.safetensors */
+
 /* `alpha`: the resulting logits, as checkpoint_copy_alpha orders them. Each file is replaced as a whole. */
 bool results_write(const char *folder, const Program *program, Executor *executor, const float *alpha, Err *err);
 

@@ -316,8 +316,10 @@ static bool open_run(Search *search, Err *err) {
     search->checkpoint_step = run_step(search);
     int64_t run_steps = program->search.total * search->epoch_steps;
     progress_line(options->progress, "resumed after step %lld of %lld", (long long)run_step(search), (long long)run_steps);
-  } else
+  } else {
+    if (options->resume) progress_line(options->progress, "there is no checkpoint yet: the run starts from its beginning");
     draw_weights(program, search->executor, program->search.seed);
+  }
   if (!run_folder_keep_model(search->folder, program->model_text, has_checkpoint, err)) return false;
   search->metrics = metrics_open(run_folder_path(search->folder), state->metrics, err);
   return search->metrics;

@@ -48,6 +48,11 @@ static double architectures_log10(const Model *model) {
   return sum;
 }
 
+/* "1 cell", "2 cells" */
+static const char *plural(int count) {
+  return count == 1 ? "" : "s";
+}
+
 static void print_summary(const Model *model) {
   const DataSet *data = &model->data;
   const Search *search = &model->search;
@@ -57,13 +62,14 @@ static void print_summary(const Model *model) {
     reductions += model->cells[c].reduction;
     for (int n = 0; n < model->cells[c].node_count; n++) candidates += model->cells[c].nodes[n].count;
   }
-  printf("hypernetwork   %s: %d cells (%d of them reductions), %d channels at first, %d nodes, %d candidate operations\n",
-         model->name, model->cell_count, reductions, model->channels, nodes, candidates);
+  printf("hypernetwork   %s: %d cell%s (%d of them reduction%s), %d channel%s at first, %d node%s, %d candidate operation%s\n",
+         model->name, model->cell_count, plural(model->cell_count), reductions, plural(reductions), model->channels,
+         plural(model->channels), nodes, plural(nodes), candidates, plural(candidates));
   printf("architectures  10^%.1f\n", architectures_log10(model));
-  printf("data           %s: %s, %d x %d x %d, %d classes\n", data->name, data->format, data->image.channels, data->image.height,
-         data->image.width, data->classes);
-  printf("search         %d epochs of weights, then %d of logits (%d of them both), batch %d\n", search->train,
-         search->total - search->train, search->cross_end - search->cross_start, search->batch);
+  printf("data           %s: %s, %d x %d x %d, %d class%s\n", data->name, data->format, data->image.channels, data->image.height,
+         data->image.width, data->classes, data->classes == 1 ? "" : "es");
+  printf("search         %d epoch%s of weights, then %d of logits (%d of them both), batch %d\n", search->train,
+         plural(search->train), search->total - search->train, search->cross_end - search->cross_start, search->batch);
 }
 
 int command_check(int count, char **arguments, Err *err) {

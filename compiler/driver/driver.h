@@ -63,14 +63,22 @@ const Model *driver_load_run(const char *folder, Arena *arena, Err *err);
 Compiled *driver_compile(const Model *model, const SharedOptions *options, unsigned steps, const KeptOperations *kept,
                          bool verbose, Err *err);
 
+/* Says on standard error why the kernel cache was not used, where it should have been. */
+void driver_warn_of_cache(const Compiled *compiled);
+
+/* Says on standard error that `data`, the argument of --data (null: none), is for nothing where the model's data are synthetic.
+ */
+void driver_warn_of_data(const Model *model, const char *data);
+
 /* Writes the file at `path` (null: standard output); a regular file is replaced as a whole. */
 bool driver_write(const char *path, const Text *text, Err *err);
 
 double driver_seconds(void); /* of the monotonic clock */
 
-/* ---- Ctrl-C ---- */
+/* ---- Ctrl-C, SIGTERM, SIGHUP ---- */
 
-/* From here on the first SIGINT or SIGTERM only sets what stop_flag points to; the second one kills. */
+/* From here on the first SIGINT or SIGTERM only sets what stop_flag points to; the second one kills. SIGHUP does the same, but
+ * for a process that was told to ignore it, and never kills. */
 void stop_install(void);
 const volatile sig_atomic_t *stop_flag(void); /* the signal's number; 0: none came */
 

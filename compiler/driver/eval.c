@@ -1,14 +1,16 @@
 /* adwp eval: accuracy of architectures with the weights that a run's generators predict for them, and no training.
  *
  * Each architecture is compiled into a Program of its own (what it does not keep is not computed); the Evaluator holds the images
- * and the run's weights once for all of them. */
+ * and the run's weights once for all of them. Kernels are made for the target of the run, whose bits the search has seen. */
 #include "compiler/driver/driver.h"
 
 #include "runtime/evaluate.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum { KEY_DATA = 0x200, KEY_ARCH, KEY_SAMPLE, KEY_SOFT, KEY_TEST, KEY_JSON, MOST_SAMPLES = 100000 };
 
@@ -62,6 +64,7 @@ static const struct argp argp = {
 
 typedef struct Evaluation {
   const EvalOptions *options;
+  SharedOptions machine; /* the command's, and where it has no --cpu, the run's target */
   const Model *model;
   const Program *program; /* of the whole model */
   Evaluator *evaluator;
@@ -72,7 +75,7 @@ typedef struct Evaluation {
 } Evaluation;
 
 static bool evaluate_kept(Evaluation *run, const KeptOperations *kept, EvaluateOutcome *outcome, Err *err) {
-  Compiled *compiled = driver_compile(run->model, &run->options->shared, STEP_EVAL, kept, false, err);
+  Compiled *compiled = driver_compile(run->model, &run->machine, STEP_EVAL, kept, false, err);
   bool done = compiled && evaluator_run(run->evaluator, compiled->program, outcome, err);
   if (compiled) pipeline_free(compiled);
   return done;
@@ -125,7 +128,8 @@ static void print_text(const Evaluation *run) {
          100 * run->found.accuracy, run->found.loss, (long long)run->found.images, run->options->test ? "test" : "validation");
   if (!count) return;
   for (int32_t i = 0; i < count; i++) beaten += run->found.accuracy > run->samples[i].accuracy;
-  printf("%d random architectures: median accuracy %.2f %%; it beats %d of them\n", count, 100 * median_accuracy(run), beaten);
+  printf("%d random architecture%s: median accuracy %.2f %%; it beats %d of them\n", count, count == 1 ? "" : "s",
+         100 * median_accuracy(run), beaten);
 }
 
 static json_t *outcome_json(const EvaluateOutcome *outcome) {
@@ -148,18 +152,54 @@ static void print_json(const Evaluation *run) {
   json_decref(root);
 }
 
+/* The run has all that is asked of it, or the message says how to go on with it. */
+static bool check_finished(const EvalOptions *options, Arena *arena, Err *err) {
+  const char *needed[] = {"weights.safetensors", options->soft || options->arch ? NULL : "arch.json"};
+  for (int i = 0; i < 2 && needed[i]; i++) {
+    const char *path = arena_printf(arena, "%s/%s", options->folder, needed[i]);
+    if (access(path, F_OK) && errno == ENOENT)
+      return err_set(err, "the run %s is not finished: there is no %s yet; go on with it: adwp search --resume %s",
+                     options->folder, path, options->folder);
+  }
+  return true;
+}
+
+/* The whole model, for the machine that the run was on unless --cpu names another. */
+static Compiled *compile_whole(Evaluation *run, Err *err) {
+  const char *target = evaluator_target(run->evaluator);
+  bool own = !run->machine.cpu;
+  if (own) run->machine.cpu = target;
+  Compiled *whole = driver_compile(run->model, &run->machine, STEP_EVAL, NULL, !run->options->json, err);
+  if (whole || !own || !err->text[0]) return whole;
+  err_wrap(err, "the run %s was searched on %s, and its weights are measured there unless --cpu names another level",
+           run->options->folder, target);
+  return NULL;
+}
+
+static bool measure(Evaluation *run, Compiled *whole, Err *err) {
+  const EvalOptions *options = run->options;
+  driver_warn_of_cache(whole);
+  driver_warn_of_data(run->model, options->data);
+  run->program = whole->program;
+  if (!evaluator_load(run->evaluator, whole->program, err) || !evaluate_found(run, err) || !evaluate_samples(run, err))
+    return false;
+  if (options->json)
+    print_json(run);
+  else
+    print_text(run);
+  return true;
+}
+
 static bool evaluate(const EvalOptions *options, const Model *model, Arena *arena, Err *err) {
-  Compiled *whole = driver_compile(model, &options->shared, STEP_EVAL, NULL, !options->json, err);
-  if (!whole) return false;
+  if (!check_finished(options, arena, err)) return false;
   EvaluateOptions how = {.weights = arena_printf(arena, "%s/weights.safetensors", options->folder),
                          .data_folder = options->data,
                          .test = options->test,
                          .threads = options->shared.threads};
-  Evaluation run = {.options = options, .model = model, .program = whole->program, .arena = arena};
-  run.evaluator = evaluator_new(whole->program, &how, err);
-  bool done = run.evaluator && evaluate_found(&run, err) && evaluate_samples(&run, err);
-  if (done && options->json) print_json(&run);
-  if (done && !options->json) print_text(&run);
+  Evaluation run = {.options = options, .machine = options->shared, .model = model, .arena = arena};
+  run.evaluator = evaluator_new(&how, err);
+  Compiled *whole = run.evaluator ? compile_whole(&run, err) : NULL;
+  bool done = whole && measure(&run, whole, err);
   evaluator_free(run.evaluator);
   pipeline_free(whole);
   return done;

@@ -2,8 +2,10 @@
 #include "compiler/driver/driver.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct Command {
   const char *name;
@@ -79,7 +81,32 @@ static int close_output(int status) {
   return STATUS_FAILED;
 }
 
+/* A message may quote a file that comes from anywhere, and it must not steer the terminal. */
+static void print_error(const Err *err) {
+  Text text = {0};
+  text_add_printable(&text, err->text);
+  fprintf(stderr, "adwp: %s\n", text.data ? text.data : "");
+  text_free(&text);
+}
+
+/* Where standard input, output or error is closed, a file that is opened later would take its number and its text. Reading alone,
+ * so that what is written there fails as before, and is an error at the end. */
+static void fill_closed(void) {
+  int file;
+  do file = open("/dev/null", O_RDONLY);
+  while (file >= 0 && file <= STDERR_FILENO);
+  if (file >= 0) close(file);
+}
+
+/* A reader that left, or a file that may not grow, is then an error of the write like a full disk. */
+static void ignore_signals(void) {
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);
+}
+
 int main(int count, char **arguments) {
+  fill_closed();
+  ignore_signals();
   argp_err_exit_status = STATUS_USAGE;
   const char *name = count > 1 ? arguments[1] : NULL;
   if (!name) {
@@ -92,6 +119,6 @@ int main(int count, char **arguments) {
   if (!command) return unknown_command(name);
   Err err = {{0}};
   int status = run_command(command, count - 1, arguments + 1, &err);
-  if (status != STATUS_GOOD && err.text[0]) fprintf(stderr, "adwp: %s\n", err.text);
+  if (status != STATUS_GOOD && err.text[0]) print_error(&err);
   return close_output(status);
 }

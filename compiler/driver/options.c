@@ -34,7 +34,8 @@ static const struct argp_option setting_list[] = {
     {0},
 };
 static const struct argp_option machine_list[] = {
-    {"cpu", KEY_CPU, "LEVEL", 0, "Make code for x86-64-v3 (AVX2) or x86-64-v4 (AVX-512) and not for this machine's own level", 0},
+    {"cpu", KEY_CPU, "LEVEL", 0,
+     "Make code for x86-64-v3 (AVX2) or x86-64-v4 (AVX-512) and not for this machine's own level; eval: for that of the run", 0},
     {"threads", KEY_THREADS, "N", 0, "Use N threads; one a CPU if not given. Results do not depend on it", 0},
     {"no-cache", KEY_NO_CACHE, 0, 0, "Neither read nor write the cache of compiled kernels", 0},
     {0},

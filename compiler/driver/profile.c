@@ -218,6 +218,7 @@ static void print_json(const Profile *profile, const ProfileOptions *options) {
 static bool profile_step(const ProfileOptions *options, const Model *model, double start, Arena *arena, Err *err) {
   Compiled *compiled = driver_compile(model, &options->shared, options_step(options->step), NULL, !options->json, err);
   if (!compiled) return false;
+  driver_warn_of_cache(compiled);
   Profile profile = {.program = compiled->program, .compile_seconds = driver_seconds() - start};
   profile.step = program_find_step(profile.program, options->step);
   if (!profile.step) die("the program has no %s", options->step);

@@ -55,6 +55,7 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
   case KEY_RESUME:
   case KEY_OUTPUT:
     if (options->folder) argp_error(state, "one folder: -o RUN or --resume RUN");
+    if (!*argument) argp_error(state, "%s needs the name of a folder, and not ``", key == KEY_RESUME ? "--resume" : "-o");
     options->folder = argument;
     options->resume = key == KEY_RESUME;
     return 0;
@@ -88,7 +89,7 @@ static const struct argp argp = {
     .parser = parse,
     .args_doc = "FILE -o RUN\n--resume RUN",
     .doc = "Search an architecture of the model in FILE: train the weights' generators under random architectures, then search. "
-           "The first Ctrl-C writes a checkpoint and leaves with status 130; the second one kills.",
+           "The first Ctrl-C (or SIGTERM, SIGHUP) writes a checkpoint and leaves with status 130; the second one kills.",
     .children = children};
 
 static void print_summary(const SearchSummary *summary, const char *folder) {
@@ -145,6 +146,8 @@ int command_search(int count, char **arguments, Err *err) {
       options.resume ? driver_load_run(options.folder, arena, err) : driver_load_model(options.file, &options.shared, arena);
   Compiled *compiled =
       model ? driver_compile(model, &options.shared, needed_steps(&model->search), NULL, !options.quiet, err) : NULL;
+  if (compiled) driver_warn_of_cache(compiled);
+  if (compiled) driver_warn_of_data(model, options.data);
   int status = compiled ? run_search(&options, compiled, err) : STATUS_FAILED;
   if (compiled) pipeline_free(compiled);
   arena_free(arena);

@@ -61,6 +61,19 @@ Compiled *driver_compile(const Model *model, const SharedOptions *options, unsig
   return compiled;
 }
 
+void driver_warn_of_cache(const Compiled *compiled) {
+  if (!compiled->kernels.cache_fault) return;
+  Arena *arena = arena_new();
+  fprintf(stderr, "adwp: warning: the kernel cache %s is not used: %s\n", emit_cache_folder(arena),
+          compiled->kernels.cache_fault);
+  arena_free(arena);
+}
+
+void driver_warn_of_data(const Model *model, const char *data) {
+  if (data && !strcmp(model->data.format, "synthetic"))
+    fprintf(stderr, "adwp: warning: the data of this model are synthetic, so --data %s is not used\n", data);
+}
+
 /* A device or a pipe is written to; a file is replaced as a whole. */
 static bool is_special(const char *path) {
   struct stat info;

@@ -32,11 +32,7 @@ const char *emit_cache_folder(Arena *arena) {
   return home && home[0] == '/' ? arena_printf(arena, "%s/.cache/adwp", home) : NULL;
 }
 
-static bool ours_alone(const struct stat *info) {
-  return info->st_uid == geteuid() && !(info->st_mode & (S_IWGRP | S_IWOTH));
-}
-
-bool emit_cache_open(const char *folder) {
+const char *emit_cache_open(const char *folder) {
   struct stat info;
   if (stat(folder, &info) && errno == ENOENT) {
     Arena *arena = arena_new();
@@ -45,7 +41,10 @@ bool emit_cache_open(const char *folder) {
     arena_free(arena);
     mkdir(folder, 0700); /* another process may have been faster */
   }
-  return stat(folder, &info) == 0 && S_ISDIR(info.st_mode) && ours_alone(&info);
+  if (stat(folder, &info)) return "it cannot be made";
+  if (!S_ISDIR(info.st_mode)) return "it is not a folder";
+  if (info.st_uid != geteuid()) return "it belongs to another user";
+  return info.st_mode & (S_IWGRP | S_IWOTH) ? "other users can write into it" : NULL;
 }
 
 static char *path_of(const char *folder, const HashName *key, const char *suffix) {
@@ -90,17 +89,20 @@ static bool write_all(int file, const void *data, size_t size) {
   return true;
 }
 
-void emit_cache_store(const char *folder, const HashName *key, const void *object, size_t size) {
+bool emit_cache_store(const char *folder, const HashName *key, const void *object, size_t size) {
   EntryHead head = {.size = size, .checksum = hash_u64(object, size)};
   memcpy(head.magic, magic, sizeof magic);
   memcpy(head.key, key->hex, sizeof head.key);
   char *path = path_of(folder, key, ""), *temporary = path_of(folder, key, ".XXXXXX");
   int file = mkstemp(temporary);
-  if (file >= 0) {
-    bool written = write_all(file, &head, sizeof head) && write_all(file, object, size);
-    if (close(file)) written = false;
-    if (!written || rename(temporary, path)) unlink(temporary);
+  bool stored = file >= 0;
+  if (stored) {
+    stored = write_all(file, &head, sizeof head) && write_all(file, object, size);
+    if (close(file)) stored = false;
+    stored = stored && rename(temporary, path) == 0;
+    if (!stored) unlink(temporary);
   }
   free(temporary);
   free(path);
+  return stored;
 }

@@ -22,11 +22,13 @@ typedef struct EmitCode EmitCode; /* owns the machine code of a set of kernels; 
 
 typedef struct EmitStatistics {
   size_t compiled, cached; /* distinct kernels */
+  const char *cache_fault; /* why the cache was not used, or nothing could be added to it: "it is not a folder"; null: it was */
 } EmitStatistics;
 
 /* Compiles the kernels (equal Loop IR once, whatever their names) on `threads` threads, taking from and adding to the cache in
  * the folder `cache` (null: none). A damaged entry is compiled again; a folder that cannot be written is no error, and one into
- * which other users can write, or that is another's, is not used. A kernel that `loop_verify` refuses is an error. */
+ * which other users can write, or that is another's, is not used; `statistics` says so. A kernel that `loop_verify` refuses is an
+ * error. */
 EmitCode *emit_compile(EmitTarget *target, const LoopKernel *const *kernels, size_t count, int threads, const char *cache,
                        EmitStatistics *statistics, Err *err);
 KernelFunction *emit_code_function(const EmitCode *code, size_t kernel);

@@ -88,10 +88,12 @@ LLVMMemoryBufferRef emit_object(const EmitTarget *target, LLVMTargetMachineRef m
 
 /* ---- cache.c: object files on disk, by key ---- */
 
-/* Whether objects may be taken from `folder` (made if it is not there): a folder of this user into which no other can write. */
-bool emit_cache_open(const char *folder);
+/* Whether objects may be taken from `folder` (made if it is not there): a folder of this user into which no other can write.
+ * Null, or what is wrong with it: "it is not a folder". */
+const char *emit_cache_open(const char *folder);
 /* The object that was stored under `key`; false where there is none or it is damaged. `*object` is the caller's to free(). */
 bool emit_cache_load(const char *folder, const HashName *key, char **object, size_t *size);
-void emit_cache_store(const char *folder, const HashName *key, const void *object, size_t size); /* or not, if it cannot */
+/* False: it could not. */
+bool emit_cache_store(const char *folder, const HashName *key, const void *object, size_t size);
 
 #endif

@@ -22,7 +22,7 @@ typedef struct Job { /* a distinct kernel */
   const LoopKernel *kernel;
   HashName key;
   LLVMMemoryBufferRef object;
-  bool cached, failed;
+  bool cached, failed, unstored; /* unstored: the cache did not take it */
   Err err;
 } Job;
 
@@ -78,7 +78,7 @@ static void get_object(const Work *work, LLVMTargetMachineRef machine, Job *job)
   job->object = emit_object(work->target, machine, job->kernel, symbol.text, LLVMObjectFile, &job->err);
   job->failed = !job->object;
   if (work->cache && job->object)
-    emit_cache_store(work->cache, &job->key, LLVMGetBufferStart(job->object), LLVMGetBufferSize(job->object));
+    job->unstored = !emit_cache_store(work->cache, &job->key, LLVMGetBufferStart(job->object), LLVMGetBufferSize(job->object));
 }
 
 static void *worker(void *argument) {
@@ -166,6 +166,7 @@ static bool compile_and_link(EmitCode *code, Work *work, int threads, KernelFunc
     if (job->failed) ok = err_set(err, "%s", job->err.text);
     if (statistics && job->cached) statistics->cached++;
     if (statistics && !job->cached) statistics->compiled++;
+    if (statistics && job->unstored) statistics->cache_fault = "it cannot be written";
   }
   ok = ok && link_objects(code, work, functions, err);
   for (size_t i = 0; i < work->count; i++)
@@ -178,10 +179,11 @@ EmitCode *emit_compile(EmitTarget *target, const LoopKernel *const *kernels, siz
   Arena *arena = arena_new();
   Job *jobs = ARENA_ARRAY(arena, Job, count + 1);
   size_t *job_of = ARENA_ARRAY(arena, size_t, count + 1);
-  Work work = {.target = target, .jobs = jobs, .cache = cache && emit_cache_open(cache) ? cache : NULL};
+  const char *fault = cache ? emit_cache_open(cache) : NULL;
+  Work work = {.target = target, .jobs = jobs, .cache = fault ? NULL : cache};
   work.count = find_distinct(target, kernels, count, jobs, job_of);
   KernelFunction **functions = ARENA_ARRAY(arena, KernelFunction *, work.count + 1);
-  if (statistics) *statistics = (EmitStatistics){0};
+  if (statistics) *statistics = (EmitStatistics){.cache_fault = fault};
 
   EmitCode *code = memory_alloc(sizeof *code);
   code->count = count;

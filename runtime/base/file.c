@@ -13,7 +13,7 @@
 bool file_read(const char *path, size_t limit, char **data, size_t *size, Err *err) {
   *data = NULL;
   *size = 0;
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe in the file's place must not hold us */
   if (fd < 0) return err_set(err, "cannot open %s: %s", path, strerror(errno));
   struct stat info;
   if (fstat(fd, &info) || !S_ISREG(info.st_mode)) {

@@ -3,6 +3,7 @@
 #include "runtime/base/arena.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,20 @@ void text_add_bytes(Text *text, const void *bytes, size_t count) {
 
 void text_add(Text *text, const char *string) {
   text_add_bytes(text, string, strlen(string));
+}
+
+/* ASCII's controls, and those of ISO 6429 that UTF-8 writes as C2 80..C2 9F. */
+void text_add_printable(Text *text, const char *string) {
+  for (const unsigned char *byte = (const unsigned char *)string; *byte; byte++) {
+    bool pair = byte[0] == 0xC2 && byte[1] >= 0x80 && byte[1] < 0xA0;
+    if (pair)
+      text_printf(text, "\\x%02x\\x%02x", byte[0], byte[1]);
+    else if (*byte < ' ' || *byte == 0x7F)
+      text_printf(text, "\\x%02x", *byte);
+    else
+      text_add_bytes(text, byte, 1);
+    byte += pair;
+  }
 }
 
 void text_printf(Text *text, const char *format, ...) {

@@ -11,6 +11,8 @@ typedef struct Text {
 
 void text_add(Text *text, const char *string);
 void text_add_bytes(Text *text, const void *bytes, size_t count);
+/* Adds a string that may come from anywhere: control characters, which could steer a terminal, as \\xNN. */
+void text_add_printable(Text *text, const char *string);
 void text_printf(Text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void text_free(Text *text);
 

@@ -163,7 +163,7 @@ static void test_results_belong_together(void **state) {
   SearchSummary summary; /* of resuming what is finished */
   must_run(&toy_program, reference, true, &summary);
   EvaluateOptions options = {.weights = path_of(reference, "weights.safetensors"), .threads = 2};
-  Evaluator *evaluator = evaluator_new(&toy_program, &options, &err);
+  Evaluator *evaluator = evaluator_new(&options, &err);
   assert_non_null(evaluator);
   for (int round = 0; round < 2; round++) {
     EvaluateOutcome outcome;
@@ -174,7 +174,7 @@ static void test_results_belong_together(void **state) {
   }
   evaluator_free(evaluator);
   options.test = true; /* 34 images: the last batch is filled up, and those are not counted */
-  evaluator = evaluator_new(&toy_program, &options, &err);
+  evaluator = evaluator_new(&options, &err);
   EvaluateOutcome outcome;
   assert_true(evaluator_run(evaluator, &toy_program, &outcome, &err));
   assert_int_equal(outcome.images, 34);

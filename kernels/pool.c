@@ -1,7 +1,7 @@
 /* Pools and their gradients. Lanes run over channels. Borders are computed: a window's rows and columns inside the image run
  * from max(0, ..) to min(side, ..), so no padding is stored. */
 #include "kernels/build.h"
-#include "kernels/family.h"
+#include "kernels/plane.h"
 
 typedef struct PoolWindow {
   LoopValue y0, y1, x0, x1; /* of the input, inside the image */
@@ -40,11 +40,6 @@ static LoopValue pool_share(LoopKernel *k, PoolWindow w) {
   return loop_op2(k, LOOP_DIV, one, number);
 }
 
-static LoopValue pool_index(LoopKernel *k, const Plane *p, LoopValue image, LoopValue y, LoopValue x, LoopValue c) {
-  int64_t pixel = p->stride, line = p->width * pixel;
-  return AT(k, 0, {image, p->height * line}, {y, line}, {x, pixel}, {c, 1});
-}
-
 typedef struct PoolLoops {
   LoopValue image, y, x, c;
   int32_t count;
@@ -63,7 +58,7 @@ static void pool_pixel(LoopKernel *k, const PoolSpec *s, int32_t in, int32_t out
   loop_set(k, acc, first, start);
   LoopValue y, x;
   for_window(k, w, &y, &x);
-  LoopValue at = pool_index(k, &s->in, p.image, y, x, p.c);
+  LoopValue at = plane_index(k, &s->in, p.image, y, x, p.c);
   LoopValue lanes = loop_int(k, p.count);
   LoopValue value = loop_load_lanes(k, in, at, lanes, 0);
   LoopValue old = loop_get(k, acc, first);
@@ -76,7 +71,7 @@ static void pool_pixel(LoopKernel *k, const PoolSpec *s, int32_t in, int32_t out
     LoopValue share = pool_share(k, w);
     result = loop_op2(k, LOOP_MUL, result, share);
   }
-  LoopValue to = pool_index(k, &s->out, p.image, p.y, p.x, p.c);
+  LoopValue to = plane_index(k, &s->out, p.image, p.y, p.x, p.c);
   LoopValue inside = loop_int(k, p.count);
   loop_store_lanes(k, out, to, result, inside);
 }
@@ -114,7 +109,7 @@ static Plane gradient_plane(const PoolSpec *s) {
 static void pool_scatter(LoopKernel *k, const PoolSpec *s, int32_t dy, int32_t in, int32_t dx, int32_t acc, PoolLoops p) {
   PoolWindow w = pool_window(k, s, p.y, p.x);
   LoopValue lanes = loop_int(k, p.count);
-  LoopValue from = pool_index(k, &s->out, p.image, p.y, p.x, p.c);
+  LoopValue from = plane_index(k, &s->out, p.image, p.y, p.x, p.c);
   LoopValue gradient = loop_load_lanes(k, dy, from, lanes, 0);
   LoopValue best_slot = loop_int(k, 0), left_slot = loop_int(k, 1);
   LoopValue y, x;
@@ -123,7 +118,7 @@ static void pool_scatter(LoopKernel *k, const PoolSpec *s, int32_t dy, int32_t i
     loop_set(k, acc, best_slot, start);
     loop_set(k, acc, left_slot, gradient); /* what has not been given away yet */
     for_window(k, w, &y, &x);
-    LoopValue at = pool_index(k, &s->in, p.image, y, x, p.c);
+    LoopValue at = plane_index(k, &s->in, p.image, y, x, p.c);
     LoopValue value = loop_load_lanes(k, in, at, lanes, 0);
     LoopValue best = loop_get(k, acc, best_slot);
     LoopValue larger = loop_op2(k, LOOP_MAX, value, best);
@@ -136,10 +131,10 @@ static void pool_scatter(LoopKernel *k, const PoolSpec *s, int32_t dy, int32_t i
   }
   for_window(k, w, &y, &x);
   Plane plane = gradient_plane(s);
-  LoopValue to = pool_index(k, &plane, p.image, y, x, p.c);
+  LoopValue to = plane_index(k, &plane, p.image, y, x, p.c);
   LoopValue part = gradient;
   if (s->max) {
-    LoopValue at = pool_index(k, &s->in, p.image, y, x, p.c);
+    LoopValue at = plane_index(k, &s->in, p.image, y, x, p.c);
     LoopValue value = loop_load_lanes(k, in, at, lanes, 0);
     LoopValue best = loop_get(k, acc, best_slot);
     LoopValue left = loop_get(k, acc, left_slot);
@@ -172,7 +167,7 @@ LoopKernel *family_pool_grad(const PoolSpec *s, Arena *arena) {
     LoopValue row = build_for(k, 0, s->in.height, 1);
     LoopValue column = build_for(k, 0, s->in.width, 1);
     Plane plane = gradient_plane(s);
-    LoopValue at = pool_index(k, &plane, p.image, row, column, p.c);
+    LoopValue at = plane_index(k, &plane, p.image, row, column, p.c);
     LoopValue lanes = loop_int(k, p.count);
     LoopValue zero = loop_f32(k, 0);
     loop_store_lanes(k, dx, at, zero, lanes);
@@ -187,58 +182,4 @@ LoopKernel *family_pool_grad(const PoolSpec *s, Arena *arena) {
   }
   loop_end(k);
   return k;
-}
-
-static int64_t shift_skip(const ShiftSpec *s, const Plane *plane) {
-  return ((int64_t)s->shift_y * plane->width + s->shift_x) * plane->stride;
-}
-
-/* A block of channels of `sides` pixels: y[.. + to_skip] = x[.. + from_skip], or zeros where there is no x. */
-static void shift_block(LoopKernel *k, const ShiftSpec *s, int32_t x, int32_t y, LoopValue image, const BlockLoop *block,
-                        const Plane *sides, int64_t from_skip, int64_t to_skip) {
-  LoopValue c = build_for(k, block->from, block->below, block->step);
-  LoopValue row = build_for(k, 0, sides->height, 1);
-  LoopValue column = build_for(k, 0, sides->width, 1);
-  LoopValue lanes = loop_int(k, block->count);
-  LoopValue value;
-  if (x >= 0) {
-    LoopValue base = pool_index(k, &s->in, image, row, column, c);
-    LoopValue from = AT(k, from_skip, {base, 1});
-    value = loop_load_lanes(k, x, from, lanes, 0);
-  } else {
-    value = loop_f32(k, 0);
-  }
-  LoopValue base = pool_index(k, &s->out, image, row, column, c);
-  LoopValue to = AT(k, to_skip, {base, 1});
-  loop_store_lanes(k, y, to, value, lanes);
-  loop_end(k);
-  loop_end(k);
-  loop_end(k);
-}
-
-static LoopKernel *shift_kernel(const ShiftSpec *s, const char *name, bool back, Arena *arena) {
-  LoopKernel *k = loop_new(arena, name, s->lanes);
-  int32_t x = loop_buffer(k, "x", LOOP_IN, LOOP_ELEMENT_F32);
-  int32_t y = loop_buffer(k, "y", LOOP_OUT, LOOP_ELEMENT_F32);
-  LoopValue image = build_images(k, s->images);
-  BlockLoop blocks[3];
-  int count = build_blocks(s->in.channels, k->lanes, 1, blocks);
-  for (int b = 0; b < count; b++) {
-    if (back) {
-      shift_block(k, s, -1, y, image, &blocks[b], &s->out, 0, 0);
-      shift_block(k, s, x, y, image, &blocks[b], &s->in, 0, shift_skip(s, &s->out));
-    } else {
-      shift_block(k, s, x, y, image, &blocks[b], &s->out, shift_skip(s, &s->in), 0);
-    }
-  }
-  loop_end(k);
-  return k;
-}
-
-LoopKernel *family_shift(const ShiftSpec *s, Arena *arena) {
-  return shift_kernel(s, "shift", false, arena);
-}
-
-LoopKernel *family_unshift(const ShiftSpec *s, Arena *arena) {
-  return shift_kernel(s, "unshift", true, arena);
 }

@@ -66,8 +66,8 @@ static void print_summary(const Model *model) {
          model->name, model->cell_count, plural(model->cell_count), reductions, plural(reductions), model->channels,
          plural(model->channels), nodes, plural(nodes), candidates, plural(candidates));
   printf("architectures  10^%.1f\n", architectures_log10(model));
-  printf("data           %s: %s, %d x %d x %d, %d class%s\n", data->name, data->format, data->image.channels, data->image.height,
-         data->image.width, data->classes, data->classes == 1 ? "" : "es");
+  printf("data           %s: %s, %d x %d x %d, %d classes\n", data->name, data->format, data->image.channels, data->image.height,
+         data->image.width, data->classes);
   printf("search         %d epoch%s of weights, then %d of logits (%d of them both), batch %d\n", search->train,
          plural(search->train), search->total - search->train, search->cross_end - search->cross_start, search->batch);
 }

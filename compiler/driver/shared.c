@@ -64,8 +64,7 @@ Compiled *driver_compile(const Model *model, const SharedOptions *options, unsig
 void driver_warn_of_cache(const Compiled *compiled) {
   if (!compiled->kernels.cache_fault) return;
   Arena *arena = arena_new();
-  fprintf(stderr, "adwp: warning: the kernel cache %s is not used: %s\n", emit_cache_folder(arena),
-          compiled->kernels.cache_fault);
+  fprintf(stderr, "adwp: warning: cannot use the kernel cache %s: %s\n", emit_cache_folder(arena), compiled->kernels.cache_fault);
   arena_free(arena);
 }
 

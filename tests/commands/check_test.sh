@@ -16,6 +16,14 @@ done
 adwp check --show-defaults "$small" --set search.train=4 --set toy.train=200 --set search.cross=5..6 --set search.total=9 >set.adwp
 grep -qE 'train +4 epochs' set.adwp || fail "--set search.train"
 grep -qE 'train +200 images' set.adwp || fail "--set toy.train"
+adwp check "$small" --set small.cells=1 --set small.reduction=none --set search.train=1 --set search.cross=none \
+  --set small.channels=1 >summary.txt
+grep -q ': 1 cell (0 of them reductions), 1 channel at first,' summary.txt || fail "the plural of one cell"
+grep -q ' 1 epoch of weights,' summary.txt || fail "the plural of one epoch"
+refuses 1 'no block is called .nope.; there are search, data or toy, hypernetwork or small, generator or predict' \
+  adwp check "$small" --set nope.x=1
+refuses 1 'momentum must be below 1' adwp check "$small" --set search.weights.momentum=1
+refuses 1 'falls or stays' adwp check "$small" --set 'search.weights.lr=0.1 -> 0.2 cosine'
 refuses 1 'trian' adwp check "$small" --set search.trian=4
 refuses 1 '.' adwp check "$small" --set search.batch=0
 refuses 1 '.' adwp check "$small" --set search.batch=many

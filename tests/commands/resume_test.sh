@@ -77,3 +77,27 @@ kill -TERM $process
 status=0
 wait $process || status=$?
 [ $status -eq 143 ] || fail "SIGTERM ended with status $status"
+
+# A terminal that goes away: two SIGHUP are one request, and a process that was told to ignore them goes on.
+begin_long() {
+  rm -rf hung
+  "$ADWP" search "$small" -o hung "${options[@]}" --set search.total=100000 >/dev/null 2>stderr.txt &
+  process=$!
+  await hung/checkpoint.safetensors $process
+}
+begin_long
+kill -HUP $process
+kill -HUP $process 2>/dev/null || true
+status=0
+wait $process || status=$?
+[ $status -eq 129 ] || fail "SIGHUP ended with status $status"
+grep -q 'adwp search --resume hung' stderr.txt || fail "SIGHUP does not say how to go on"
+trap '' HUP
+begin_long
+trap - HUP
+kill -HUP $process
+sleep 0.5
+kill -TERM $process || fail "SIGHUP ended what nohup began"
+status=0
+wait $process || status=$?
+[ $status -eq 143 ] || fail "SIGTERM after an ignored SIGHUP ended with status $status"

@@ -29,6 +29,8 @@ refuses 2 'is spec, graph' adwp emit "$small" --stage=grahp
 refuses 2 'is train_step' adwp emit "$small" --stage=graph --step=training
 refuses 2 'into which folder' adwp search "$small"
 refuses 2 'one folder' adwp search "$small" -o run --resume run
+refuses 2 'name of a folder' adwp search "$small" -o ''
+refuses 2 'name of a folder' adwp search --resume ''
 refuses 2 'give no FILE' adwp search "$small" --resume run
 refuses 2 '--set is for a new run' adwp search --resume run --set search.train=1
 refuses 2 'not both' adwp eval run --soft --arch arch.json

@@ -66,10 +66,11 @@ refuses 1 'no-run' adwp search --resume no-run
 
 # A disk that is full: no file may grow past 64 KiB, which a checkpoint does.
 adwp search "$small" -q -o good >/dev/null
-limited() { (trap '' XFSZ && ulimit -f 64 && adwp "$@"); }
+limited() { (ulimit -f 64 && adwp "$@"); }
 refuses 1 'limited' limited search "$small" -q -o limited
 [ ! -e limited/arch.json ] || fail "a run that could not write its checkpoint has a result"
-adwp search --resume limited -q >/dev/null || fail "resume after the disk was full"
+adwp search --resume limited >/dev/null 2>stderr.txt || fail "resume after the disk was full"
+grep -q 'no checkpoint yet: the run starts from its beginning' stderr.txt || fail "a resume without a checkpoint does not say so"
 same_results good limited
 
 # A real one where a small file system can be had.
@@ -125,6 +126,12 @@ rm -rf flipped
 cp -r part flipped
 sed -i '1s/./x/' flipped/metrics.jsonl
 refuses 1 'flipped/metrics.jsonl' adwp search --resume flipped -q
+rm flipped/metrics.jsonl
+refuses 1 'flipped/metrics.jsonl.*put it back, or begin again in another folder' adwp search --resume flipped -q
+mkfifo flipped/metrics.jsonl
+refuses 1 'flipped/metrics.jsonl: it is not a regular file' timeout 60 "$ADWP" search --resume flipped -q
+mkfifo pipe.adwp
+refuses 1 'pipe.adwp: it is not a regular file' timeout 60 "$ADWP" check pipe.adwp
 refuses 1 'part/weights.safetensors' adwp eval part
 
 # A second process keeps out.
@@ -150,7 +157,27 @@ for entry in $entries; do
 done
 adwp search "$small" -q -o damaged-cache >/dev/null || fail "search with a damaged cache"
 same_results good damaged-cache
-XDG_CACHE_HOME=$scratch/file adwp search "$small" -q -o no-cache >/dev/null || fail "search with a cache that cannot be written"
+warns_of_cache() { # FAULT COMMAND...: it succeeds, and one line says that the cache is not used
+  local fault=$1
+  shift
+  "$@" >/dev/null 2>stderr.txt || fail "with a cache of which '$fault': $*"
+  [ "$(grep -c 'cannot use the kernel cache' stderr.txt)" -eq 1 ] || fail "not one line on a cache of which '$fault': $*"
+  grep -q "cannot use the kernel cache $scratch/.*adwp: $fault" stderr.txt || fail "no '$fault' on the cache: $*"
+}
+adwp search --resume good 2>stderr.txt >/dev/null
+grep -q 'cannot use' stderr.txt && fail "a warning of a cache that is fine"
+XDG_CACHE_HOME=$scratch/file warns_of_cache 'it cannot be made' adwp search "$small" -q -o no-cache
 same_results good no-cache
+mkdir open
+: >open/adwp
+XDG_CACHE_HOME=$scratch/open warns_of_cache 'it is not a folder' adwp eval good --json
+rm open/adwp
+mkdir -m 777 open/adwp
+XDG_CACHE_HOME=$scratch/open warns_of_cache 'other users can write into it' adwp eval good --sample 2
+XDG_CACHE_HOME=$scratch/open warns_of_cache 'other users can write into it' adwp profile "$small" --step=eval --steps=1
+[ -z "$(ls open/adwp)" ] || fail "a cache that must not be used is"
+for entry in $entries; do mkdir -p "taken/${entry#cache/}"; done # where root cannot write either
+XDG_CACHE_HOME=$scratch/taken warns_of_cache 'it cannot be written' adwp search "$small" -q -o no-entry
+same_results good no-entry
 env -u XDG_CACHE_HOME -u HOME "$ADWP" search "$small" -q -o homeless >/dev/null || fail "search without a home"
 same_results good homeless

@@ -207,27 +207,44 @@ static void test_processes_share_a_folder(void **state) {
 
 /* ---- folders that cannot or must not be used ---- */
 
+/* The cache gave and took nothing, and the statistics say why. */
+static void expect_fault(EmitStatistics statistics, const char *fault) {
+  expect(statistics, 3, 0);
+  assert_non_null(statistics.cache_fault);
+  assert_string_equal(statistics.cache_fault, fault);
+}
+
 static void test_unusable_folders(void **state) {
   Fixture *f = *state;
   char path[128], paths[8][128];
   snprintf(path, sizeof path, "%s/file", f->base);
   write_bytes(path, "x", 1);
-  expect(compile(f, path, 1), 3, 0);
+  expect_fault(compile(f, path, 1), "it is not a folder");
   snprintf(path, sizeof path, "%s/file/below", f->base);
-  expect(compile(f, path, 1), 3, 0);
-  expect(compile(f, "/proc/no/such/place", 1), 3, 0);
+  expect_fault(compile(f, path, 1), "it cannot be made");
+  expect_fault(compile(f, "/proc/no/such/place", 1), "it cannot be made");
   assert_int_equal(mkdir(f->folder, 0700), 0);
   assert_int_equal(chmod(f->folder, 0500), 0); /* root writes all the same */
-  compile(f, f->folder, 1);
+  EmitStatistics statistics = compile(f, f->folder, 1);
+  if (geteuid() != 0) expect_fault(statistics, "it cannot be written");
   assert_int_equal(chmod(f->folder, 0700), 0);
   compile(f, f->folder, 1);
   assert_int_equal(list(f->folder, paths, 8), 3);
   assert_int_equal(chmod(f->folder, 0777), 0); /* what anyone can write is not run */
-  expect(compile(f, f->folder, 1), 3, 0);
+  expect_fault(compile(f, f->folder, 1), "other users can write into it");
   assert_int_equal(chmod(f->folder, 0770), 0);
-  expect(compile(f, f->folder, 1), 3, 0);
+  expect_fault(compile(f, f->folder, 1), "other users can write into it");
   assert_int_equal(chmod(f->folder, 0755), 0);
   expect(compile(f, f->folder, 1), 0, 3);
+  assert_null(compile(f, f->folder, 1).cache_fault);
+  char name[256]; /* an entry's place that is taken: root cannot write there either */
+  assert_int_equal(list(f->folder, paths, 8), 3);
+  snprintf(name, sizeof name, "%s", paths[0]);
+  assert_int_equal(unlink(name), 0);
+  assert_int_equal(mkdir(name, 0700), 0);
+  statistics = compile(f, f->folder, 1);
+  expect(statistics, 1, 2);
+  assert_string_equal(statistics.cache_fault, "it cannot be written");
 }
 
 /* A folder that belongs to another user is not used: seen where the test is root and can give one away. */
@@ -236,7 +253,7 @@ static void test_folder_of_another_user(void **state) {
   if (geteuid() != 0) skip();
   expect(compile(f, f->folder, 1), 3, 0);
   assert_int_equal(chown(f->folder, 12345, 12345), 0);
-  expect(compile(f, f->folder, 1), 3, 0);
+  expect_fault(compile(f, f->folder, 1), "it belongs to another user");
 }
 
 static void test_cache_folder(void **state) {

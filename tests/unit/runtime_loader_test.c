@@ -220,6 +220,31 @@ static void validation_counts_each_image_once(void **state) {
   }
 }
 
+/* A step that does not read the pixels, or the labels, gives no place for them; the batches after it are the same. */
+static void what_is_not_wanted_is_dropped(void **state) {
+  const Dataset *dataset = *state;
+  for (int32_t threads = 0; threads < 2; threads++) {
+    LoaderSettings settings = loader_validation(DATASET_VALID, BATCH);
+    settings.threads = threads;
+    Loader *whole = begin(dataset, &settings), *part = begin(dataset, &settings);
+    Batch want, got;
+    next(whole, &want);
+    assert_int_equal(loader_next(part, NULL, NULL), want.images);
+    next(whole, &want);
+    got = want;
+    memset(got.y, 0xFF, sizeof got.y);
+    got.images = loader_next(part, NULL, got.y);
+    assert_same(&got, &want);
+    next(whole, &want);
+    got = want;
+    memset(got.x, 0xFF, sizeof got.x);
+    got.images = loader_next(part, got.x, NULL);
+    assert_same(&got, &want);
+    loader_free(whole);
+    loader_free(part);
+  }
+}
+
 /* A batch larger than the part repeats it as often as it takes. */
 static void a_validation_smaller_than_a_batch_is_filled_up(void **state) {
   const Dataset *dataset = *state;
@@ -284,6 +309,7 @@ int main(void) {
       cmocka_unit_test(augmentation_is_what_it_is_defined_to_be),
       cmocka_unit_test(an_epoch_is_a_permutation),
       cmocka_unit_test(validation_counts_each_image_once),
+      cmocka_unit_test(what_is_not_wanted_is_dropped),
       cmocka_unit_test(a_validation_smaller_than_a_batch_is_filled_up),
       cmocka_unit_test(workers_stop_wherever_they_are),
       cmocka_unit_test(what_cannot_be_is_refused),

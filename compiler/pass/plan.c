@@ -2,6 +2,8 @@
  * same time is. Lifetimes are whole segments: launches of one segment run in any order. */
 #include "compiler/pass/schedule.h"
 
+#include <string.h>
+
 enum { ALIGNMENT = 64 };
 
 static bool alive_together(const Storage *a, const Storage *b) {
@@ -19,63 +21,70 @@ static int larger_first(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
-static int by_offset(const void *a, const void *b) {
-  const Storage *x = *(const Storage *const *)a, *y = *(const Storage *const *)b;
-  return x->offset < y->offset ? -1 : x->offset > y->offset;
-}
-
-/* The lowest gap between the placed storages that live together with `storage`. */
-static int64_t lowest_gap(Storage **placed, size_t count, Storage **near, const Storage *storage) {
-  size_t n = 0;
-  for (size_t i = 0; i < count; i++)
-    if (alive_together(placed[i], storage)) near[n++] = placed[i];
-  qsort(near, n, sizeof *near, by_offset);
+/* The lowest gap between the placed storages (in the order of their offsets) that live together with `storage`. */
+static int64_t lowest_gap(Storage *const *placed, size_t count, const Storage *storage) {
   int64_t at = 0;
-  for (size_t i = 0; i < n; i++) {
-    if (near[i]->offset - at >= rounded(storage->bytes)) break;
-    int64_t end = near[i]->offset + rounded(near[i]->bytes);
+  for (size_t i = 0; i < count; i++) {
+    if (!alive_together(placed[i], storage)) continue;
+    if (placed[i]->offset - at >= rounded(storage->bytes)) break;
+    int64_t end = placed[i]->offset + rounded(placed[i]->bytes);
     if (end > at) at = end;
   }
   return at;
 }
 
+/* Keeps `placed` in the order of offsets. */
+static void insert(Storage **placed, size_t count, Storage *storage) {
+  size_t at = count;
+  while (at > 0 && placed[at - 1]->offset > storage->offset) at--;
+  memmove(placed + at + 1, placed + at, (count - at) * sizeof *placed);
+  placed[at] = storage;
+}
+
 void pass_plan(Schedule *schedule) {
-  size_t count = schedule->storages.count, placed = 0, wanted = 0;
-  Storage **order = memory_alloc((count + 1) * sizeof *order), **done = memory_alloc((count + 1) * sizeof *done),
-          **near = memory_alloc((count + 1) * sizeof *near);
-  for (size_t i = 0; i < count; i++)
-    if (schedule->storages.data[i].parameter < 0) order[wanted++] = &schedule->storages.data[i];
-  for (size_t i = 0; i < wanted; i++)
-    if (order[i]->whole_step) {
-      order[i]->first = 0;
-      order[i]->last = schedule->segment_count;
-    }
+  size_t count = schedule->storages.count, wanted = 0;
+  Storage **order = memory_alloc((count + 1) * sizeof *order), **placed = memory_alloc((count + 1) * sizeof *placed);
+  for (size_t i = 0; i < count; i++) {
+    Storage *storage = &schedule->storages.data[i];
+    if (storage->parameter >= 0) continue;
+    order[wanted++] = storage;
+    if (!storage->whole_step) continue;
+    storage->first = 0;
+    storage->last = schedule->segment_count;
+  }
   qsort(order, wanted, sizeof *order, larger_first);
   schedule->arena_bytes = 0;
   for (size_t i = 0; i < wanted; i++) {
-    Storage *storage = order[i];
-    storage->offset = lowest_gap(done, placed, near, storage);
-    done[placed++] = storage;
-    int64_t end = storage->offset + rounded(storage->bytes);
+    order[i]->offset = lowest_gap(placed, i, order[i]);
+    insert(placed, i, order[i]);
+    int64_t end = order[i]->offset + rounded(order[i]->bytes);
     if (end > schedule->arena_bytes) schedule->arena_bytes = end;
   }
   free(order);
-  free(done);
-  free(near);
+  free(placed);
+}
+
+static int by_offset(const void *a, const void *b) {
+  const Storage *x = *(const Storage *const *)a, *y = *(const Storage *const *)b;
+  return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
 bool plan_check(const Schedule *schedule, Err *err) {
-  for (size_t i = 0; i < schedule->storages.count; i++) {
-    const Storage *a = &schedule->storages.data[i];
-    if (a->parameter >= 0) continue;
+  size_t count = 0;
+  const Storage **order = memory_alloc((schedule->storages.count + 1) * sizeof *order);
+  for (size_t i = 0; i < schedule->storages.count; i++)
+    if (schedule->storages.data[i].parameter < 0) order[count++] = &schedule->storages.data[i];
+  qsort(order, count, sizeof *order, by_offset);
+  bool good = true;
+  for (size_t i = 0; i < count && good; i++) {
+    const Storage *a = order[i];
     if (a->offset < 0 || a->offset % ALIGNMENT || a->offset + a->bytes > schedule->arena_bytes)
-      return err_set(err, "storage %zu does not lie in the arena", i);
-    for (size_t j = 0; j < i; j++) {
-      const Storage *b = &schedule->storages.data[j];
-      if (b->parameter >= 0 || !alive_together(a, b)) continue;
-      if (a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes)
-        return err_set(err, "storages %zu and %zu overlap while both live", j, i);
-    }
+      good = err_set(err, "a storage of %lld bytes at %lld does not lie in the arena", (long long)a->bytes, (long long)a->offset);
+    for (size_t j = i + 1; j < count && good && order[j]->offset < a->offset + a->bytes; j++)
+      if (order[j]->bytes > 0 && alive_together(a, order[j]))
+        good = err_set(err, "the storages at %lld and %lld overlap while both live", (long long)a->offset,
+                       (long long)order[j]->offset);
   }
-  return true;
+  free(order);
+  return good;
 }

@@ -86,7 +86,7 @@ static void test_tiny(void **state) {
   assert_float_equal(model->search.alpha_beta1, 0.5, 0);
   assert_float_equal(model->search.alpha_scale, 1, 0);
   assert_float_equal(model->search.alpha_initial, 1e-3, 0);
-  assert_int_equal(model->search.cross_start, 8);
+  assert_int_equal(model->search.cross_start, 16);
   assert_int_equal(model->search.keep, 2);
   assert_false(model->search.last);
   unload(&load);

@@ -77,7 +77,7 @@ static void test_arguments(void **state) {
   assert_float_equal(load.model->search.momentum, 0.5, 0);
   assert_float_equal(load.model->search.lr_start, 0.05, 0); /* the file's */
   assert_float_equal(load.model->search.alpha_beta1, 0.1, 0);
-  assert_float_equal(load.model->search.alpha_lr, 0.01, 0); /* the file's */
+  assert_float_equal(load.model->search.alpha_lr, 0.02, 0); /* the file's */
   assert_float_equal(load.model->search.clip, 0, 0);
   unload(&load);
   load = WITH("search.weights=sgd(momentum: 0.5)");
@@ -127,7 +127,7 @@ static void test_refused(void **state) {
       "search.train",
       "search.train=",
       "search.train=-1",
-      "search.train=12",
+      "search.train=24",
       "search.train=3 images",
       "search.total=3",
       "search.cross=1..2",

@@ -73,17 +73,34 @@ static double conv_flops(const Scheduler *s, const ConvSpec *spec) {
   return 2.0 * (double)pixels * spec->out.channels * (double)(inputs * taps);
 }
 
-void schedule_conv(Scheduler *s, ValueId v) {
+/* The convolution v into `to`; `again`: once more, in segment `earliest` or later, which is no useful operation. */
+static int32_t launch_conv(Scheduler *s, ValueId v, Place to, int32_t earliest, bool again) {
   const GraphNode *node = graph_node(s->graph, v);
   Source source = source_of(s, node->operands[0]);
   ConvSpec spec = conv_spec(s, &node->attributes->window);
-  Place to = schedule_place(s, v);
   conv_sides(&spec, schedule_plane(s, source.base, s->place[source.base]), schedule_plane(s, v, to));
-  Call call = {0};
+  Call call = {.segment = earliest};
   conv_source(s, &call, &spec, &source);
   call_read(s, &call, node->operands[1]);
   call_place(&call, to, 0);
-  schedule_written(s, v, call_launch(s, &call, FAMILY_CONV, &spec, spec.images, 0, conv_flops(s, &spec)));
+  return call_launch(s, &call, FAMILY_CONV, &spec, spec.images, 0, again ? 0 : conv_flops(s, &spec));
+}
+
+void schedule_conv(Scheduler *s, ValueId v) {
+  schedule_written(s, v, launch_conv(s, v, schedule_place(s, v), 0, false));
+}
+
+/* A depthwise convolution is a tenth of the work around it, and its output is half of what a forward pass would keep for the
+ * backward pass: where a weight's gradient reads it, once `dy` is there, it is computed again. */
+static Place computed_again(Scheduler *s, ValueId conv, ValueId dy, int32_t *ready) {
+  Place copy = schedule_storage(s, type_elements(graph_type(s->graph, conv), s->batch));
+  copy.stride = graph_type(s->graph, conv).dims[0];
+  *ready = launch_conv(s, conv, copy, s->ready[dy], true);
+  return copy;
+}
+
+static bool is_depthwise(const GraphNode *node) {
+  return node->op == OP_CONV && node->attributes->window.groups > 1 && node->attributes->window.groups == node->type.dims[0];
 }
 
 void schedule_conv_grad_input(Scheduler *s, ValueId v, ValueId unshift) {
@@ -109,6 +126,10 @@ void schedule_conv_grad_weight(Scheduler *s, ValueId v) {
   ValueId dy = node->operands[0];
   Source source = source_of(s, node->operands[1]);
   ConvSpec spec = conv_spec(s, &node->attributes->window);
+  Place kept = s->place[source.base];
+  int32_t kept_ready = s->ready[source.base];
+  if (is_depthwise(graph_node(s->graph, source.base)))
+    s->place[source.base] = computed_again(s, source.base, dy, &s->ready[source.base]);
   conv_sides(&spec, schedule_plane(s, source.base, s->place[source.base]), schedule_plane(s, dy, s->place[dy]));
   int64_t elements = type_elements(node->type, 1);
   Place partial = schedule_storage(s, elements * schedule_tasks(s, spec.images));
@@ -117,6 +138,8 @@ void schedule_conv_grad_weight(Scheduler *s, ValueId v) {
   conv_source(s, &call, &spec, &source);
   call_place(&call, partial, 0);
   int32_t ready = call_launch(s, &call, FAMILY_CONV_GRAD_WEIGHT, &spec, spec.images, 0, conv_flops(s, &spec));
+  s->place[source.base] = kept;
+  s->ready[source.base] = kept_ready;
   schedule_written(s, v, schedule_sum(s, partial, ready, spec.images, elements, false, schedule_place(s, v)));
 }
 

@@ -29,7 +29,8 @@ static bool pipeline_schedule(Pipeline *p, const Model *model, const PipelineOpt
   p->module = lower_model(&resized, options->steps, options->architecture, p->arena);
   p->kernels = (KernelSet){.arena = p->arena, .lanes = emit_target_lanes(p->target)};
   for (size_t i = 0; i < p->module->steps.count; i++) {
-    const Graph *graph = pass_simplify(p->module->steps.data[i]);
+    Graph *graph = pass_simplify(p->module->steps.data[i]);
+    p->module->steps.data[i] = graph; /* so that what `emit` prints is what is compiled */
     if (!graph_verify(graph, err)) die("%s: %s", graph->name, err ? err->text : "does not verify");
     Schedule *schedule = pass_schedule(graph, &p->kernels, p->arena);
     pass_plan(schedule);

@@ -33,3 +33,11 @@ int build_blocks(int64_t channels, int32_t lanes, int32_t group, BlockLoop loops
   if (channels > full) loops[count++] = (BlockLoop){full, channels, lanes, 1, (int32_t)(channels - full)};
   return count;
 }
+
+int build_tiles(int64_t count, int32_t most, TileLoop loops[2]) {
+  int64_t whole = count / most * most;
+  int loop_count = 0;
+  if (whole > 0) loops[loop_count++] = (TileLoop){0, whole, most};
+  if (count > whole) loops[loop_count++] = (TileLoop){whole, count, (int32_t)(count - whole)};
+  return loop_count;
+}

@@ -36,9 +36,13 @@ typedef struct BlockLoop {
 } BlockLoop;
 int build_blocks(int64_t channels, int32_t lanes, int32_t group, BlockLoop loops[3]);
 
-static inline int64_t build_round_up(int64_t value, int64_t unit) {
-  return (value + unit - 1) / unit * unit;
-}
+/* A range in tiles of `most`, then what is left as one smaller tile: up to two loops `from .. below` by `size`. */
+typedef struct TileLoop {
+  int64_t from, below;
+  int32_t size;
+} TileLoop;
+int build_tiles(int64_t count, int32_t most, TileLoop loops[2]);
+
 static inline int64_t build_min(int64_t a, int64_t b) {
   return a < b ? a : b;
 }

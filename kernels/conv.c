@@ -195,12 +195,12 @@ LoopKernel *family_conv(const ConvSpec *given, Arena *arena) {
   int count = build_blocks(f.out, k->lanes, group_blocks, blocks);
   for (int b = 0; b < count; b++) {
     int32_t pixels = blocks[b].blocks == 1 && s->lanes >= 16 ? 16 : most;
-    int64_t whole = s->out.width / pixels * pixels;
+    TileLoop tiles[2];
+    int tile_count = build_tiles(s->out.width, pixels, tiles);
     LoopValue o = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
-    for (int part = 0; part < 2; part++) {
-      if (part ? whole == s->out.width : whole == 0) continue;
-      LoopValue x = build_for(k, part ? whole : 0, part ? s->out.width : whole, pixels);
-      tile(k, &f, acc, image, y, group, x, o, part ? (int32_t)(s->out.width - whole) : pixels, &blocks[b]);
+    for (int t = 0; t < tile_count; t++) {
+      LoopValue x = build_for(k, tiles[t].from, tiles[t].below, tiles[t].size);
+      tile(k, &f, acc, image, y, group, x, o, tiles[t].size, &blocks[b]);
       loop_end(k);
     }
     loop_end(k);

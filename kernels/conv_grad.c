@@ -71,16 +71,16 @@ static void weight_row(LoopKernel *k, const WeightGrad *f, int32_t acc, LoopValu
   for (int b = 0; b < count; b++) {
     int32_t most = k->lanes >= 16 ? (blocks[b].blocks == 2 ? 8 : 16) : 8;
     LoopValue o = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
-    int64_t whole = f->in / most * most;
-    for (int part = 0; part < 2; part++) {
-      if (part ? whole == f->in : whole == 0) continue;
-      LoopValue c = build_for(k, part ? whole : 0, part ? f->in : whole, most);
+    TileLoop tiles[2];
+    int tile_count = build_tiles(f->in, most, tiles);
+    for (int t = 0; t < tile_count; t++) {
+      LoopValue c = build_for(k, tiles[t].from, tiles[t].below, tiles[t].size);
       LoopValue input = AT(k, 0, {ky, f->rows.width * channels}, {kx, s->dilation * channels}, {group, f->in}, {c, 1});
       int64_t line = (int64_t)s->out.width * s->out.stride;
       LoopValue gradient = AT(k, 0, {image, s->out.height * line}, {y, line}, {group, f->out}, {o, 1});
       LoopValue base = AT(k, 0, {task, taps * f->in * row}, {ky, s->kernel_x * f->in * row}, {kx, f->in * row}, {c, row},
                           {group, f->out}, {o, 1});
-      weight_tile(k, f, acc, input, gradient, base, part ? (int32_t)(f->in - whole) : most, &blocks[b]);
+      weight_tile(k, f, acc, input, gradient, base, tiles[t].size, &blocks[b]);
       loop_end(k);
     }
     loop_end(k);
@@ -287,12 +287,12 @@ LoopKernel *family_conv_grad_input(const ConvSpec *given, Arena *arena) {
   f.skip = (skip_y * f.width + skip_x) * s->in.channels;
   for (int b = 0; b < count; b++) {
     int32_t most = k->lanes >= 16 ? (blocks[b].blocks == 2 ? 8 : 16) : 6;
-    int64_t whole = s->out.width / most * most;
+    TileLoop tiles[2];
+    int tile_count = build_tiles(s->out.width, most, tiles);
     LoopValue c = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
-    for (int part = 0; part < 2; part++) {
-      if (part ? whole == s->out.width : whole == 0) continue;
-      LoopValue x = build_for(k, part ? whole : 0, part ? s->out.width : whole, most);
-      input_tile(k, &f, acc, image, y, x, group, c, part ? (int32_t)(s->out.width - whole) : most, &blocks[b]);
+    for (int t = 0; t < tile_count; t++) {
+      LoopValue x = build_for(k, tiles[t].from, tiles[t].below, tiles[t].size);
+      input_tile(k, &f, acc, image, y, x, group, c, tiles[t].size, &blocks[b]);
       loop_end(k);
     }
     loop_end(k);

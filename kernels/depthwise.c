@@ -91,13 +91,12 @@ static void forward_tile(LoopKernel *k, const Depthwise *d, int32_t acc, int32_t
 static void forward_rows(LoopKernel *k, const Depthwise *d, int32_t acc, int32_t w, int32_t out, LoopValue image, LoopValue c,
                          int32_t count) {
   const ConvSpec *s = d->s;
-  int32_t pixels = 8;
-  int64_t whole = s->out.width / pixels * pixels;
+  TileLoop tiles[2];
+  int tile_count = build_tiles(s->out.width, 8, tiles);
   LoopValue y = build_for(k, 0, s->out.height, 1);
-  for (int part = 0; part < 2; part++) {
-    if (part ? whole == s->out.width : whole == 0) continue;
-    LoopValue x = build_for(k, part ? whole : 0, part ? s->out.width : whole, pixels);
-    forward_tile(k, d, acc, w, out, image, y, x, c, count, part ? (int32_t)(s->out.width - whole) : pixels);
+  for (int t = 0; t < tile_count; t++) {
+    LoopValue x = build_for(k, tiles[t].from, tiles[t].below, tiles[t].size);
+    forward_tile(k, d, acc, w, out, image, y, x, c, count, tiles[t].size);
     loop_end(k);
   }
   loop_end(k);

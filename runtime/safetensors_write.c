@@ -1,6 +1,7 @@
 /* Writing: header, then one tensor after another, into a temporary file; the hash, which is known only then, goes into its place
  * in the header; fsync; rename. Nothing but one tensor needs to be in memory at a time. */
 #include "runtime/base/arena.h"
+#include "runtime/base/file.h"
 #include "runtime/safetensors_private.h"
 
 #include <errno.h>
@@ -107,17 +108,6 @@ static bool output_hash(Output *out, const char *text) {
   return put == SAFETENSORS_DIGITS;
 }
 
-/* A rename is durable once the folder that holds the name is on disk. */
-static void sync_folder_of(const char *path) {
-  const char *slash = strrchr(path, '/');
-  char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
-  int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-  free(folder);
-  if (fd < 0) return;
-  fsync(fd);
-  close(fd);
-}
-
 /* Everything into the open temporary file; false: errno says why. */
 static bool write_contents(Output *out, const char *text, const SafetensorsTensor *tensors, const size_t *order, size_t count,
                            SafetensorsFetch *fetch, void *context) {
@@ -149,7 +139,7 @@ static bool replace(const char *path, const char *temporary, const char *text, c
   }
   XXH3_freeState(out.hash);
   if (done) {
-    sync_folder_of(path);
+    file_sync_folder_of(path);
     return true;
   }
   if (out.fd >= 0) unlink(temporary);

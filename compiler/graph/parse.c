@@ -3,115 +3,23 @@
  * one node as it stands: nothing is folded or shared, so that a pass can be tested on exactly the graph that was written.
  * Words are separated by any white space, `#` begins a comment, and values may have any numbers, each defined once. */
 #include "compiler/graph/graph_private.h"
+#include "runtime/base/words.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-typedef struct Word {
-  const char *text;
-  size_t length;
-} Word;
-
 typedef struct Parser {
-  const char *text;
-  size_t size, at;
-  size_t start; /* of the word or line that a message is about */
+  Words words;
   Module *module;
   Graph *graph;           /* the step under way */
   VECTOR(ValueId) number; /* of each number in this step's text */
   VECTOR(ValueId) inputs;
   VECTOR(ValueId) operands;
   VECTOR(Type) types;
-  Err *err;
 } Parser;
 
 enum { MAX_INPUTS = 256, MAX_WORD = GRAPH_MAX_NAME + 2, MAX_ENDS = 1 << 19 };
-
-/* ---- words ---- */
-
-static bool fail(const Parser *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static bool fail(const Parser *p, const char *format, ...) {
-  char message[800];
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(message, sizeof message, format, arguments);
-  va_end(arguments);
-  size_t line = 1, column = 1;
-  for (size_t i = 0; i < p->start; i++) {
-    column = p->text[i] == '\n' ? 1 : column + 1;
-    line += p->text[i] == '\n';
-  }
-  return err_set(p->err, "graph text, line %zu, column %zu: %s", line, column, message);
-}
-
-static bool is_space(char c) {
-  return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
-static bool is_digit(char c) {
-  return c >= '0' && c <= '9';
-}
-
-static bool is_word(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || is_digit(c) || c == '_' || c == '.';
-}
-
-/* The next word without taking it: a name, a number with its signs, `%7`, `@stem.weight`, or one character; empty at the end. */
-static Word peek(Parser *p) {
-  bool comment = false;
-  for (; p->at < p->size && (comment || is_space(p->text[p->at]) || p->text[p->at] == '#'); p->at++)
-    comment = p->text[p->at] == '#' || (comment && p->text[p->at] != '\n');
-  p->start = p->at;
-  Word word = {p->text + p->at, 0};
-  size_t left = p->size - p->at;
-  if (left == 0) return word;
-  char first = word.text[0];
-  bool number = is_digit(first) || first == '-';
-  word.length = 1;
-  if (!number && !is_word(first) && first != '%' && first != '@') return word;
-  for (; word.length < left; word.length++) {
-    char c = word.text[word.length], before = word.text[word.length - 1];
-    bool exponent = number && (before == 'p' || before == 'e') && (c == '-' || c == '+');
-    if (!is_word(c) && !exponent) break;
-  }
-  return word;
-}
-
-static Word take(Parser *p) {
-  Word word = peek(p);
-  p->at += word.length;
-  return word;
-}
-
-static bool is(Word word, const char *text) {
-  return word.length == strlen(text) && memcmp(word.text, text, word.length) == 0;
-}
-
-static int shown(Word word) {
-  return word.length > 60 ? 60 : (int)word.length;
-}
-
-static bool wanted(const Parser *p, const char *what, Word seen) {
-  if (seen.length == 0) return fail(p, "%s is wanted where the text ends", what);
-  return fail(p, "%s is wanted, not `%.*s`", what, shown(seen), seen.text);
-}
-
-static bool expect(Parser *p, const char *text) {
-  Word word = take(p);
-  if (is(word, text)) return true;
-  char what[32];
-  snprintf(what, sizeof what, "`%s`", text);
-  return wanted(p, what, word);
-}
-
-static bool accept(Parser *p, const char *text) {
-  if (!is(peek(p), text)) return false;
-  take(p);
-  return true;
-}
 
 /* The word behind `mark` (0: none), if it is a name. */
 static bool name_of(const Parser *p, Word word, char mark, const char *what, char name[MAX_WORD]) {
@@ -121,18 +29,18 @@ static bool name_of(const Parser *p, Word word, char mark, const char *what, cha
     memcpy(name, word.text + skip, word.length - skip);
     name[word.length - skip] = 0;
   }
-  return graph_name_ok(name) || wanted(p, what, word);
+  return graph_name_ok(name) || words_wanted(&p->words, what, word);
 }
 
 static bool take_name(Parser *p, char mark, const char *what, char name[MAX_WORD]) {
-  Word word = take(p);
+  Word word = words_take(&p->words);
   return name_of(p, word, mark, what, name);
 }
 
 /* ---- numbers ---- */
 
 static bool copy_number(const Parser *p, Word word, const char *what, char text[MAX_WORD]) {
-  if (word.length == 0 || word.length >= MAX_WORD) return wanted(p, what, word);
+  if (word.length == 0 || word.length >= MAX_WORD) return words_wanted(&p->words, what, word);
   memcpy(text, word.text, word.length);
   text[word.length] = 0;
   return true;
@@ -140,43 +48,44 @@ static bool copy_number(const Parser *p, Word word, const char *what, char text[
 
 static bool take_integer(Parser *p, int32_t *value) {
   char text[MAX_WORD], *end;
-  Word word = take(p);
+  Word word = words_take(&p->words);
   if (!copy_number(p, word, "an integer", text)) return false;
   errno = 0;
   long long number = strtoll(text, &end, 10);
-  if (end == text || *end) return wanted(p, "an integer", word);
-  if (errno == ERANGE || number > INT32_MAX || number < INT32_MIN) return fail(p, "%s does not fit into 32 bits", text);
+  if (end == text || *end) return words_wanted(&p->words, "an integer", word);
+  if (errno == ERANGE || number > INT32_MAX || number < INT32_MIN)
+    return words_fail(&p->words, "%s does not fit into 32 bits", text);
   *value = (int32_t)number;
   return true;
 }
 
 static bool take_number(Parser *p, double *value) {
   char text[MAX_WORD], *end;
-  Word word = take(p);
+  Word word = words_take(&p->words);
   if (!copy_number(p, word, "a number", text)) return false;
   *value = strtod(text, &end);
-  return (end != text && !*end) || wanted(p, "a number", word);
+  return (end != text && !*end) || words_wanted(&p->words, "a number", word);
 }
 
 /* `f32[B, 3, 32, 32]` */
 static bool take_type(Parser *p, Type *type) {
-  Word word = take(p);
-  size_t start = p->start;
+  Word word = words_take(&p->words);
+  size_t start = p->words.start;
   *type = type_scalar();
-  if (!is(word, "f32") && !is(word, "i32")) return wanted(p, "a type like f32[B, 3]", word);
-  if (is(word, "i32")) type->element = ELEMENT_I32;
-  if (!expect(p, "[")) return false;
-  if (accept(p, "]")) return true;
-  type->batched = accept(p, "B");
-  bool more = !type->batched || accept(p, ",");
+  if (!word_is(word, "f32") && !word_is(word, "i32")) return words_wanted(&p->words, "a type like f32[B, 3]", word);
+  if (word_is(word, "i32")) type->element = ELEMENT_I32;
+  if (!words_expect(&p->words, "[")) return false;
+  if (words_accept(&p->words, "]")) return true;
+  type->batched = words_accept(&p->words, "B");
+  bool more = !type->batched || words_accept(&p->words, ",");
   while (more) {
-    if (type->rank == MAX_RANK) return fail(p, "more than %d extents", MAX_RANK);
+    if (type->rank == MAX_RANK) return words_fail(&p->words, "more than %d extents", MAX_RANK);
     if (!take_integer(p, &type->dims[type->rank++])) return false;
-    more = accept(p, ",");
+    more = words_accept(&p->words, ",");
   }
-  if (!expect(p, "]")) return false;
-  p->start = start;
-  return type_valid(*type) || fail(p, "%s is empty or too large", type_text(*type).text);
+  if (!words_expect(&p->words, "]")) return false;
+  p->words.start = start;
+  return type_valid(*type) || words_fail(&p->words, "%s is empty or too large", type_text(*type).text);
 }
 
 /* ---- attributes ---- */
@@ -191,8 +100,8 @@ static bool take_attribute(Parser *p, const AttributeKey *key, Attributes *a) {
   }
   if (!take_integer(p, &first)) return false;
   second = first;
-  Word next = peek(p);
-  if (key->kind == KEY_PAIR && next.length && (is_digit(next.text[0]) || next.text[0] == '-') && !take_integer(p, &second))
+  Word next = words_peek(&p->words);
+  if (key->kind == KEY_PAIR && next.length && (word_digit(next.text[0]) || next.text[0] == '-') && !take_integer(p, &second))
     return false;
   memcpy((char *)a + key->offset, &first, sizeof first);
   if (key->kind == KEY_PAIR) memcpy((char *)a + key->second, &second, sizeof second);
@@ -201,21 +110,23 @@ static bool take_attribute(Parser *p, const AttributeKey *key, Attributes *a) {
 
 /* `{stride 2, pad 1 0}`, or nothing where every attribute is usual */
 static bool take_attributes(Parser *p, OpCode op, Attributes *a) {
-  bool seen[ATTRIBUTE_KEYS] = {false}, open = accept(p, "{");
+  bool seen[ATTRIBUTE_KEYS] = {false}, open = words_accept(&p->words, "{");
   while (open) {
-    Word word = take(p);
+    Word word = words_take(&p->words);
     int i = 0;
-    while (i < ATTRIBUTE_KEYS && !((attribute_keys[i].bit & op_table[op].attributes) && is(word, attribute_keys[i].text))) i++;
-    if (i == ATTRIBUTE_KEYS) return fail(p, "%s has no attribute `%.*s`", op_table[op].text, shown(word), word.text);
-    if (seen[i]) return fail(p, "%s is given twice", attribute_keys[i].text);
+    while (i < ATTRIBUTE_KEYS && !((attribute_keys[i].bit & op_table[op].attributes) && word_is(word, attribute_keys[i].text)))
+      i++;
+    if (i == ATTRIBUTE_KEYS)
+      return words_fail(&p->words, "%s has no attribute `%.*s`", op_table[op].text, word_shown(word), word.text);
+    if (seen[i]) return words_fail(&p->words, "%s is given twice", attribute_keys[i].text);
     seen[i] = true;
     if (!take_attribute(p, &attribute_keys[i], a)) return false;
-    open = accept(p, ",");
-    if (!open && !expect(p, "}")) return false;
+    open = words_accept(&p->words, ",");
+    if (!open && !words_expect(&p->words, "}")) return false;
   }
   for (int i = 0; i < ATTRIBUTE_KEYS; i++)
     if (attribute_keys[i].required && (attribute_keys[i].bit & op_table[op].attributes) && !seen[i])
-      return fail(p, "%s needs its attribute %s", op_table[op].text, attribute_keys[i].text);
+      return words_fail(&p->words, "%s needs its attribute %s", op_table[op].text, attribute_keys[i].text);
   return true;
 }
 
@@ -224,16 +135,16 @@ static bool take_attributes(Parser *p, OpCode op, Attributes *a) {
 static bool number_after_percent(const Parser *p, Word word, size_t *number) {
   *number = 0;
   for (size_t i = 1; i < word.length; i++) {
-    if (!is_digit(word.text[i])) return wanted(p, "a value like %7", word);
+    if (!word_digit(word.text[i])) return words_wanted(&p->words, "a value like %7", word);
     *number = *number * 10 + (size_t)(word.text[i] - '0');
     if (*number >= GRAPH_MAX_NODES)
-      return fail(p, "the value %.*s has a number above %d", shown(word), word.text, GRAPH_MAX_NODES);
+      return words_fail(&p->words, "the value %.*s has a number above %d", word_shown(word), word.text, GRAPH_MAX_NODES);
   }
-  return word.length >= 2 || wanted(p, "a value like %7", word);
+  return word.length >= 2 || words_wanted(&p->words, "a value like %7", word);
 }
 
 static bool room(const Parser *p) {
-  return p->graph->nodes.count < GRAPH_MAX_NODES || fail(p, "more than %d values", GRAPH_MAX_NODES);
+  return p->graph->nodes.count < GRAPH_MAX_NODES || words_fail(&p->words, "more than %d values", GRAPH_MAX_NODES);
 }
 
 static bool find_input(const Parser *p, Word word, ValueId *value) {
@@ -243,18 +154,18 @@ static bool find_input(const Parser *p, Word word, ValueId *value) {
     *value = p->inputs.data[i];
     if (strcmp(graph_node(p->graph, *value)->attributes->name, name) == 0) return true;
   }
-  return fail(p, "the step %s has no input %s", p->graph->name, name);
+  return words_fail(&p->words, "the step %s has no input %s", p->graph->name, name);
 }
 
 static bool find_parameter(Parser *p, Word word, int32_t *parameter) {
   char name[MAX_WORD];
   if (!name_of(p, word, '@', "a parameter like @stem.weight", name)) return false;
   *parameter = module_find_parameter(p->module, name);
-  return *parameter >= 0 || fail(p, "the module has no parameter @%s", name);
+  return *parameter >= 0 || words_fail(&p->words, "the module has no parameter @%s", name);
 }
 
 static bool take_value(Parser *p, ValueId *value) {
-  Word word = take(p);
+  Word word = words_take(&p->words);
   size_t number;
   int32_t parameter = -1;
   if (word.length && word.text[0] == '@') {
@@ -262,11 +173,11 @@ static bool take_value(Parser *p, ValueId *value) {
     *value = graph_parameter(p->graph, parameter);
     return true;
   }
-  if (word.length < 2 || word.text[0] != '%') return wanted(p, "a value", word);
-  if (!is_digit(word.text[1])) return find_input(p, word, value);
+  if (word.length < 2 || word.text[0] != '%') return words_wanted(&p->words, "a value", word);
+  if (!word_digit(word.text[1])) return find_input(p, word, value);
   if (!number_after_percent(p, word, &number)) return false;
   *value = number < p->number.count ? p->number.data[number] : NO_VALUE;
-  return *value != NO_VALUE || fail(p, "%.*s is used before it is defined", shown(word), word.text);
+  return *value != NO_VALUE || words_fail(&p->words, "%.*s is used before it is defined", word_shown(word), word.text);
 }
 
 static bool take_operands(Parser *p, OpCode op) {
@@ -274,39 +185,39 @@ static bool take_operands(Parser *p, OpCode op) {
   if (op_table[op].arity == 0) return true;
   do {
     ValueId value = NO_VALUE;
-    if (p->operands.count == GRAPH_MAX_OPERANDS) return fail(p, "more than %d operands", GRAPH_MAX_OPERANDS);
+    if (p->operands.count == GRAPH_MAX_OPERANDS) return words_fail(&p->words, "more than %d operands", GRAPH_MAX_OPERANDS);
     if (!take_value(p, &value)) return false;
     vector_push(&p->operands, value);
     vector_push(&p->types, graph_type(p->graph, value));
-  } while (accept(p, ","));
+  } while (words_accept(&p->words, ","));
   return true;
 }
 
 static bool take_operation(Parser *p, OpCode *op) {
-  Word word = take(p);
+  Word word = words_take(&p->words);
   for (int i = 0; i < OP_COUNT; i++)
-    if (i != OP_INPUT && i != OP_PARAM && is(word, op_table[i].text)) return *op = (OpCode)i, true;
-  return wanted(p, "an operation", word);
+    if (i != OP_INPUT && i != OP_PARAM && word_is(word, op_table[i].text)) return *op = (OpCode)i, true;
+  return words_wanted(&p->words, "an operation", word);
 }
 
 /* `%7 f32[B, 16, 32, 32] = conv %5, %6 {groups 16}`, from behind its first word */
 static bool parse_node(Parser *p, Word word) {
-  size_t number, start = p->start;
+  size_t number, start = p->words.start;
   Type declared, result;
   OpCode op = OP_CONST;
   if (!number_after_percent(p, word, &number)) return false;
   while (p->number.count <= number) vector_push(&p->number, NO_VALUE);
-  if (p->number.data[number] != NO_VALUE) return fail(p, "%.*s is defined twice", shown(word), word.text);
-  if (!take_type(p, &declared) || !expect(p, "=") || !take_operation(p, &op) || !take_operands(p, op)) return false;
+  if (p->number.data[number] != NO_VALUE) return words_fail(&p->words, "%.*s is defined twice", word_shown(word), word.text);
+  if (!take_type(p, &declared) || !words_expect(&p->words, "=") || !take_operation(p, &op) || !take_operands(p, op)) return false;
   Attributes attributes = attributes_of(op, NULL);
   if ((op_table[op].attributes & A_SHAPE) || op == OP_CONST) attributes.shape = declared;
   if (!take_attributes(p, op, &attributes)) return false;
-  p->start = start;
+  p->words.start = start;
   Err err = {{0}};
   int32_t count = (int32_t)p->operands.count;
-  if (!op_result_type(op, p->types.data, count, &attributes, &result, &err)) return fail(p, "%s", err.text);
+  if (!op_result_type(op, p->types.data, count, &attributes, &result, &err)) return words_fail(&p->words, "%s", err.text);
   if (!type_equal(result, declared))
-    return fail(p, "%s gives %s, not %s", op_table[op].text, type_text(result).text, type_text(declared).text);
+    return words_fail(&p->words, "%s gives %s, not %s", op_table[op].text, type_text(result).text, type_text(declared).text);
   if (!room(p)) return false;
   p->number.data[number] = graph_append(p->graph, op, p->operands.data, count, &attributes, result);
   return true;
@@ -317,8 +228,9 @@ static bool parse_input(Parser *p) {
   Type type;
   if (!take_name(p, '%', "an input like %x", name)) return false;
   for (size_t i = 0; i < p->inputs.count; i++)
-    if (strcmp(graph_node(p->graph, p->inputs.data[i])->attributes->name, name) == 0) return fail(p, "two inputs %s", name);
-  if (p->inputs.count == MAX_INPUTS) return fail(p, "more than %d inputs", MAX_INPUTS);
+    if (strcmp(graph_node(p->graph, p->inputs.data[i])->attributes->name, name) == 0)
+      return words_fail(&p->words, "two inputs %s", name);
+  if (p->inputs.count == MAX_INPUTS) return words_fail(&p->words, "more than %d inputs", MAX_INPUTS);
   if (!take_type(p, &type)) return false;
   ValueId value = graph_input(p->graph, name, type);
   vector_push(&p->inputs, value);
@@ -328,8 +240,8 @@ static bool parse_input(Parser *p) {
 static bool parse_result(Parser *p) {
   char name[MAX_WORD];
   Result result;
-  if (p->graph->results.count == MAX_ENDS) return fail(p, "more than %d results", MAX_ENDS);
-  if (!take_name(p, 0, "a result's name", name) || !expect(p, "=") || !take_value(p, &result.value)) return false;
+  if (p->graph->results.count == MAX_ENDS) return words_fail(&p->words, "more than %d results", MAX_ENDS);
+  if (!take_name(p, 0, "a result's name", name) || !words_expect(&p->words, "=") || !take_value(p, &result.value)) return false;
   result.name = module_intern(p->module, name);
   vector_push(&p->graph->results, result);
   return true;
@@ -337,78 +249,81 @@ static bool parse_result(Parser *p) {
 
 static bool parse_update(Parser *p) {
   Update update;
-  if (p->graph->updates.count == MAX_ENDS) return fail(p, "more than %d updates", MAX_ENDS);
-  Word word = take(p);
-  if (!find_parameter(p, word, &update.parameter) || !expect(p, "=") || !take_value(p, &update.value)) return false;
+  if (p->graph->updates.count == MAX_ENDS) return words_fail(&p->words, "more than %d updates", MAX_ENDS);
+  Word word = words_take(&p->words);
+  if (!find_parameter(p, word, &update.parameter) || !words_expect(&p->words, "=") || !take_value(p, &update.value)) return false;
   vector_push(&p->graph->updates, update);
   return true;
 }
 
 static bool parse_body(Parser *p) {
   for (;;) {
-    Word word = take(p);
-    if (is(word, "}")) return true;
-    bool ok = is(word, "result")                       ? parse_result(p)
-              : is(word, "update")                     ? parse_update(p)
+    Word word = words_take(&p->words);
+    if (word_is(word, "}")) return true;
+    bool ok = word_is(word, "result")                  ? parse_result(p)
+              : word_is(word, "update")                ? parse_update(p)
               : word.length > 1 && word.text[0] == '%' ? parse_node(p, word)
-                                                       : wanted(p, "a value, `result`, `update` or `}`", word);
+                                                       : words_wanted(&p->words, "a value, `result`, `update` or `}`", word);
     if (!ok) return false;
   }
 }
 
 static bool parse_step(Parser *p) {
   char name[MAX_WORD];
-  size_t start = p->start;
+  size_t start = p->words.start;
   if (!take_name(p, 0, "a step's name", name)) return false;
-  if (module_find_step(p->module, name)) return fail(p, "two steps %s", name);
-  if (p->module->steps.count == GRAPH_MAX_STEPS) return fail(p, "more than %d steps", GRAPH_MAX_STEPS);
+  if (module_find_step(p->module, name)) return words_fail(&p->words, "two steps %s", name);
+  if (p->module->steps.count == GRAPH_MAX_STEPS) return words_fail(&p->words, "more than %d steps", GRAPH_MAX_STEPS);
   p->graph = module_add_step(p->module, name);
   p->number.count = p->inputs.count = 0;
-  if (!expect(p, "(")) return false;
-  if (!accept(p, ")")) {
+  if (!words_expect(&p->words, "(")) return false;
+  if (!words_accept(&p->words, ")")) {
     do
       if (!parse_input(p)) return false;
-    while (accept(p, ","));
-    if (!expect(p, ")")) return false;
+    while (words_accept(&p->words, ","));
+    if (!words_expect(&p->words, ")")) return false;
   }
-  if (!expect(p, "{") || !parse_body(p)) return false;
+  if (!words_expect(&p->words, "{") || !parse_body(p)) return false;
   Err err = {{0}};
-  p->start = start;
-  return graph_verify(p->graph, &err) || fail(p, "%s", err.text);
+  p->words.start = start;
+  return graph_verify(p->graph, &err) || words_fail(&p->words, "%s", err.text);
 }
 
 /* ---- the module ---- */
 
 static bool take_kind(Parser *p, ParameterKind *kind) {
-  Word word = take(p);
+  Word word = words_take(&p->words);
   for (*kind = PARAMETER_WEIGHT; parameter_kind_text(*kind); (*kind)++)
-    if (is(word, parameter_kind_text(*kind))) return true;
-  return wanted(p, "a kind of parameter: weight, alpha, momentum, adam_mean, adam_square or hoisted", word);
+    if (word_is(word, parameter_kind_text(*kind))) return true;
+  return words_wanted(&p->words, "a kind of parameter: weight, alpha, momentum, adam_mean, adam_square or hoisted", word);
 }
 
 static bool take_init(Parser *p, Parameter *parameter) {
-  Word word = take(p);
+  Word word = words_take(&p->words);
   for (parameter->init = INIT_CONSTANT; init_kind_text(parameter->init); parameter->init++)
-    if (is(word, init_kind_text(parameter->init))) return take_number(p, &parameter->init_value);
-  return wanted(p, "constant or uniform", word);
+    if (word_is(word, init_kind_text(parameter->init))) return take_number(p, &parameter->init_value);
+  return words_wanted(&p->words, "constant or uniform", word);
 }
 
 static bool parse_parameter(Parser *p) {
   char name[MAX_WORD];
   Parameter parameter = {.name = name};
   if (!take_name(p, '@', "a parameter like @stem.weight", name)) return false;
-  if (module_find_parameter(p->module, name) >= 0) return fail(p, "two parameters @%s", name);
-  if (p->module->parameters.count == GRAPH_MAX_PARAMETERS) return fail(p, "more than %d parameters", GRAPH_MAX_PARAMETERS);
-  if (p->module->steps.count) return fail(p, "the parameter @%s stands behind a step; parameters come first", name);
+  if (module_find_parameter(p->module, name) >= 0) return words_fail(&p->words, "two parameters @%s", name);
+  if (p->module->parameters.count == GRAPH_MAX_PARAMETERS)
+    return words_fail(&p->words, "more than %d parameters", GRAPH_MAX_PARAMETERS);
+  if (p->module->steps.count) return words_fail(&p->words, "the parameter @%s stands behind a step; parameters come first", name);
   if (!take_type(p, &parameter.type)) return false;
-  if (parameter.type.batched) return fail(p, "the parameter @%s has a B", name);
-  if (!expect(p, "{") || !take_kind(p, &parameter.kind) || !expect(p, ",") || !take_init(p, &parameter)) return false;
-  if (accept(p, ",")) {
-    if (!expect(p, "generates") || !take_type(p, &parameter.generates)) return false;
+  if (parameter.type.batched) return words_fail(&p->words, "the parameter @%s has a B", name);
+  if (!words_expect(&p->words, "{") || !take_kind(p, &parameter.kind) || !words_expect(&p->words, ",") ||
+      !take_init(p, &parameter))
+    return false;
+  if (words_accept(&p->words, ",")) {
+    if (!words_expect(&p->words, "generates") || !take_type(p, &parameter.generates)) return false;
     if (parameter.generates.batched || parameter.generates.rank == 0)
-      return fail(p, "@%s generates %s, which has no shape", name, type_text(parameter.generates).text);
+      return words_fail(&p->words, "@%s generates %s, which has no shape", name, type_text(parameter.generates).text);
   }
-  if (!expect(p, "}")) return false;
+  if (!words_expect(&p->words, "}")) return false;
   module_add_parameter(p->module, parameter);
   return true;
 }
@@ -416,25 +331,27 @@ static bool parse_parameter(Parser *p) {
 static bool parse_module(Parser *p, Arena *arena) {
   char name[MAX_WORD];
   int32_t batch = 0;
-  if (p->size > GRAPH_MAX_TEXT) return err_set(p->err, "graph text of %zu bytes, more than %d", p->size, GRAPH_MAX_TEXT);
-  if (!expect(p, "module") || !take_name(p, 0, "a module's name", name) || !expect(p, "{") || !expect(p, "batch") ||
-      !take_integer(p, &batch))
+  if (p->words.size > GRAPH_MAX_TEXT)
+    return err_set(p->words.err, "graph text of %zu bytes, more than %d", p->words.size, GRAPH_MAX_TEXT);
+  if (!words_expect(&p->words, "module") || !take_name(p, 0, "a module's name", name) || !words_expect(&p->words, "{") ||
+      !words_expect(&p->words, "batch") || !take_integer(p, &batch))
     return false;
-  if (batch < 1 || batch > GRAPH_MAX_BATCH) return fail(p, "a batch of %d; 1 to %d are wanted", batch, GRAPH_MAX_BATCH);
-  if (!expect(p, "}")) return false;
+  if (batch < 1 || batch > GRAPH_MAX_BATCH)
+    return words_fail(&p->words, "a batch of %d; 1 to %d are wanted", batch, GRAPH_MAX_BATCH);
+  if (!words_expect(&p->words, "}")) return false;
   p->module = module_new(arena, name, batch);
   for (;;) {
-    Word word = take(p);
+    Word word = words_take(&p->words);
     if (word.length == 0) return true;
-    bool ok = is(word, "param")  ? parse_parameter(p)
-              : is(word, "step") ? parse_step(p)
-                                 : wanted(p, "`param`, `step` or the end of the text", word);
+    bool ok = word_is(word, "param")  ? parse_parameter(p)
+              : word_is(word, "step") ? parse_step(p)
+                                      : words_wanted(&p->words, "`param`, `step` or the end of the text", word);
     if (!ok) return false;
   }
 }
 
 Module *module_parse(const char *text, size_t size, Arena *arena, Err *err) {
-  Parser p = {.text = text, .size = size, .err = err};
+  Parser p = {.words = {.text = text, .size = size, .what = "graph text", .err = err}};
   bool ok = parse_module(&p, arena);
   vector_free(&p.number);
   vector_free(&p.inputs);

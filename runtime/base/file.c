@@ -58,8 +58,7 @@ static bool write_all(int fd, const char *data, size_t size) {
   return true;
 }
 
-/* A rename is durable once the folder that holds the name is on disk. */
-static void sync_folder_of(const char *path) {
+void file_sync_folder_of(const char *path) {
   const char *slash = strrchr(path, '/');
   size_t length = slash ? (size_t)(slash - path) : 0;
   char *folder = memory_alloc(length + 2);
@@ -95,7 +94,7 @@ bool file_replace(const char *path, const void *data, size_t size, Err *err) {
   }
   if (!done) err_set(err, "cannot write %s: %s", path, strerror(errno));
   free(temporary);
-  if (done) sync_folder_of(path);
+  if (done) file_sync_folder_of(path);
   return done;
 }
 

@@ -13,6 +13,9 @@ bool file_read(const char *path, size_t limit, char **data, size_t *size, Err *e
 /* Replaces the file at `path` so that a reader, or a crash, sees the old bytes or the new ones and nothing between. */
 bool file_replace(const char *path, const void *data, size_t size, Err *err);
 
+/* A rename is durable once the folder that holds the name is on disk. */
+void file_sync_folder_of(const char *path);
+
 /* Makes the folder and its parents; it is fine if they are there. */
 bool folder_make(const char *path, Err *err);
 

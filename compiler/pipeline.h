@@ -4,12 +4,16 @@
 
 #include "compiler/emit/emit.h"
 #include "compiler/lower.h"
+#include "kernels/family.h"
 #include "runtime/program.h"
 
 typedef struct PipelineOptions {
   unsigned steps;                   /* STEP_... of lower.h */
   const Architecture *architecture; /* null: the whole model */
+  const char *device;               /* "cpu", "cuda", "cuda-emulator"; null: cpu */
   const char *cpu;                  /* as emit_target_new */
+  const char *arch;                 /* as emit_target_cuda, for "cuda" */
+  Products precision;               /* of a GPU; with bf16 activations are stored so, too */
   const char *cache;                /* the kernel cache's folder; null: none */
   int threads;                      /* to compile on */
   int32_t batch;                    /* largest B; 0: the model's */
@@ -18,13 +22,20 @@ typedef struct PipelineOptions {
 /* A Program and the code it points to. */
 typedef struct Compiled {
   const Program *program;
+  const EmitCode *code; /* a kernel's number is that of the program */
   EmitStatistics kernels;
 } Compiled;
 
 Compiled *pipeline_compile(const Model *model, const PipelineOptions *options, Err *err);
 void pipeline_free(Compiled *compiled);
 
-/* The text of one stage for `adwp emit`: "graph", "loop", "llvm" or "asm" of one step ("train_step", ...; null: all). */
-bool pipeline_print(const Model *model, const PipelineOptions *options, const char *stage, const char *step, Text *out, Err *err);
+/* The text of one stage for `adwp emit`, of one step ("train_step", ...; null: all). The sink is called once with the "graph", or
+ * once a kernel in the order of the launches ("loop"; "llvm", "asm"; "cuda", "ptx", "cubin"); `name` is null or the kernel's. */
+typedef bool PipelineSink(void *context, const char *name, const Text *text, Err *err);
+bool pipeline_print(const Model *model, const PipelineOptions *options, const char *stage, const char *step, PipelineSink *sink,
+                    void *context, Err *err);
+
+/* The name of a precision ("fp32", "tf32", "bf16"); false: no such. */
+bool pipeline_precision(const char *name, Products *precision);
 
 #endif

@@ -1,13 +1,14 @@
 /* The list of families as a table. */
-#include "kernels/family.h"
+#include "kernels/family_private.h"
 
 #include "runtime/base/err.h"
 
 LoopKernel *family_build(Family family, const void *spec, Arena *arena) {
+  bool for_gpu = ((const KernelTarget *)spec)->gpu;
   switch (family) {
-#define FAMILY(NAME, function, Spec)                                                                                             \
+#define FAMILY(NAME, cpu, gpu, Spec)                                                                                             \
   case FAMILY_##NAME:                                                                                                            \
-    return function(spec, arena);
+    return for_gpu ? gpu(spec, arena) : cpu(spec, arena);
 #include "kernels/families.def"
 #undef FAMILY
   case FAMILY_COUNT: break;
@@ -17,7 +18,7 @@ LoopKernel *family_build(Family family, const void *spec, Arena *arena) {
 
 size_t family_spec_bytes(Family family) {
   static const size_t bytes[FAMILY_COUNT] = {
-#define FAMILY(NAME, function, Spec) sizeof(Spec),
+#define FAMILY(NAME, cpu, gpu, Spec) sizeof(Spec),
 #include "kernels/families.def"
 #undef FAMILY
   };
@@ -26,7 +27,7 @@ size_t family_spec_bytes(Family family) {
 
 const char *family_name(Family family) {
   static const char *const names[FAMILY_COUNT] = {
-#define FAMILY(NAME, function, Spec) #function,
+#define FAMILY(NAME, cpu, gpu, Spec) #NAME,
 #include "kernels/families.def"
 #undef FAMILY
   };

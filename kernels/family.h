@@ -1,9 +1,13 @@
-/* Kernel families: a plain spec struct becomes one Loop function.
+/* Kernel families: a plain spec struct becomes one Loop function, scheduled for the target that the spec names.
  *
- * Activations are NHWC with `stride` floats from pixel to pixel (more than the channels where the tensor is a part of a
+ * Activations are NHWC with `stride` elements from pixel to pixel (more than the channels where the tensor is a part of a
  * concatenation). Convolution weights are stored (ky, kx, in/groups, out). Weights of a linear layer are stored (in, out).
- * A reduction over the batch leaves one partial a task; `sum_slots` adds them in task order, in double.
- * Every family takes any channel count (a masked remainder of the lanes), any side, any B, and `images` images a task. */
+ * Activations may be f32 or bf16; weights, statistics, partial sums and everything of the optimizer are f32.
+ *
+ * Tasks: a kernel over a batch does `images` images a task, or, where `bands` > 1 (then `images` is 1), one of `bands` equal
+ * bands of the rows of one image: task = image * bands + band. So there are ceil(B / images) * bands tasks. A reduction over the
+ * batch leaves one partial a task, a slot; a finishing kernel adds the slots in task order, in double.
+ * Every family takes any channel count, any side and any B. */
 #ifndef ADWP_KERNELS_FAMILY_H
 #define ADWP_KERNELS_FAMILY_H
 
@@ -12,20 +16,38 @@
 #include <stddef.h>
 
 typedef enum Family {
-#define FAMILY(NAME, function, Spec) FAMILY_##NAME,
+#define FAMILY(NAME, cpu, gpu, Spec) FAMILY_##NAME,
 #include "kernels/families.def"
 #undef FAMILY
   FAMILY_COUNT
 } Family;
 
-/* Builds a kernel of any family from its spec. */
+/* How dense products multiply; they always add in f32. */
+typedef enum Products {
+  PRODUCTS_FP32, /* exactly */
+  PRODUCTS_TF32, /* tensor cores, factors rounded to 11 bits */
+  PRODUCTS_BF16  /* tensor cores, factors rounded to 8 bits */
+} Products;
+
+/* For what a kernel is scheduled. */
+typedef struct KernelTarget {
+  bool gpu;
+  int32_t lanes;     /* CPU: of a vector. GPU: the most threads of a block, 32 .. 1024; a kernel may take fewer */
+  Products products; /* CPU: PRODUCTS_FP32 */
+  bool unaligned;    /* GPU: some activation may begin at any element, so there are no vector moves */
+} KernelTarget;
+
+enum { GPU_MOST_SHARED = 48 << 10 }; /* bytes of shared arrays of one kernel for a GPU */
+
+/* Builds a kernel of any family from its spec, whose first member is its KernelTarget. */
 LoopKernel *family_build(Family family, const void *spec, Arena *arena);
 size_t family_spec_bytes(Family family);
-const char *family_name(Family family); /* "family_conv" */
+const char *family_name(Family family); /* "CONV" */
 
 typedef struct Plane { /* one image of an activation */
   int32_t channels, height, width;
-  int32_t stride; /* floats between pixels */
+  int32_t stride;      /* elements between pixels */
+  LoopElement element; /* f32 or bf16 */
 } Plane;
 
 /* What is done to an input where it is read: x, then (x - mean) * scale a channel, then ReLU. The same operations in the same
@@ -36,41 +58,40 @@ typedef struct Prologue {
   bool relu;
 } Prologue;
 
-/* ---- convolutions (conv.c, conv_grad.c, depthwise.c) ---- */
+/* ---- convolutions ----
+ * CONV              x, [scale, mean], w, y
+ * CONV_GRAD_INPUT   dy, w, dx: no prologue; dx is written whole. Bands are of the rows of `in`
+ * CONV_GRAD_WEIGHT  dy, x, [scale, mean], partial (slots, elements of w). Bands are of the rows of `out` */
 typedef struct ConvSpec {
-  int32_t lanes, images;
+  KernelTarget target;
+  int32_t images, bands;
   Plane in, out;
   Prologue prologue;
   int32_t kernel_y, kernel_x, stride_y, stride_x, dilation, pad_y, pad_x, groups;
   int32_t shift_y, shift_x; /* reads in[shift_y:, shift_x:]; `in` is the whole plane */
 } ConvSpec;
 
-/* buffers: x, [scale, mean], w, y */
-LoopKernel *family_conv(const ConvSpec *spec, Arena *arena);
-/* buffers: dy, w, dx; no prologue; dx is written whole */
-LoopKernel *family_conv_grad_input(const ConvSpec *spec, Arena *arena);
-/* buffers: dy, x, [scale, mean], partial (tasks, elements of w) */
-LoopKernel *family_conv_grad_weight(const ConvSpec *spec, Arena *arena);
-
-/* ---- pools (pool.c) ---- */
+/* ---- pools ----
+ * POOL       x, y: bands of the rows of `out`
+ * POOL_GRAD  dy, [x where max], dx: bands of the rows of `in` */
 typedef struct PoolSpec {
-  int32_t lanes, images;
+  KernelTarget target;
+  int32_t images, bands;
   Plane in, out;
   int32_t kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x;
   bool max;
   int32_t dx_stride; /* of the gradient, where it is not that of `in`; 0: the same */
 } PoolSpec;
 
-LoopKernel *family_pool(const PoolSpec *spec, Arena *arena);      /* x, y */
-LoopKernel *family_pool_grad(const PoolSpec *spec, Arena *arena); /* dy, [x where max], dx */
-
-/* ---- elementwise expressions with sums over pixels (map.c) ---- */
+/* ---- elementwise expressions with sums over pixels ----
+ * MAP  the inputs in order, tensor outputs in order, then partial where there are sums. Bands are of the pixels */
 typedef enum MapKind { MAP_TENSOR, MAP_CHANNEL, MAP_SCALAR, MAP_IMAGE } MapKind; /* (B,H,W,C); (C,); (); (B,C) */
 
 typedef struct MapInput {
   MapKind kind;
-  int32_t stride; /* of a tensor */
-  int32_t offset; /* floats into the buffer: the second row of moments */
+  int32_t stride;      /* of a tensor */
+  int32_t offset;      /* elements into the buffer: the second row of moments */
+  LoopElement element; /* f32, or of a tensor also bf16 */
 } MapInput;
 
 enum { MAP_MAX_INPUTS = 48, MAP_MAX_STEPS = 240, MAP_MAX_OUTPUTS = 4 };
@@ -85,14 +106,16 @@ typedef struct MapStep {
 
 typedef struct MapOutput {
   int32_t value; /* an operand number */
-  bool sum;      /* over the task's pixels: a partial (tasks, sums, C) row in the order of the outputs; else a tensor */
+  bool sum;      /* over the task's pixels: a partial (slots, sums, C) row in the order of the outputs; else a tensor */
   int32_t stride;
-  bool in_place; /* flat: written over input `input` and not to a buffer of its own */
+  LoopElement element; /* of a tensor */
+  bool in_place;       /* flat: written over input `input` and not to a buffer of its own */
   int32_t input;
 } MapOutput;
 
 typedef struct MapSpec {
-  int32_t lanes, images;
+  KernelTarget target;
+  int32_t images, bands;
   bool flat;                /* parameter-shaped: `channels` elements in all, no B; a task does `chunk` of them */
   int32_t chunk;            /* a multiple of the lanes */
   int32_t channels, pixels; /* of one image */
@@ -104,71 +127,79 @@ typedef struct MapSpec {
   int32_t output_count;
 } MapSpec;
 
-/* buffers: the inputs in order, tensor outputs in order, then partial where there are sums */
-LoopKernel *family_map(const MapSpec *spec, Arena *arena);
-
-/* ---- reductions (reduce.c) ---- */
-/* buffers: x, partial (tasks, 3, C): the task's first pixel as a shift, sum of (x - shift), sum of its square */
+/* ---- reductions ----
+ * MOMENTS         x, partial (slots, 3, C): the slot's first pixel as a shift, sum of (x - shift), sum of its square
+ * MOMENTS_FINISH  partial, moments (2, C): mean, biased variance; combined in double, in a fixed order. One task, or on a GPU
+ *                 where `chunk` is not 0 ceil(C / chunk) tasks of so many channels
+ * GLOBAL_MEAN     x, y (B, C) f32: the mean over pixels. No bands */
 typedef struct MomentsSpec {
-  int32_t lanes, images;
+  KernelTarget target;
+  int32_t images, bands;
   Plane in;
+  int32_t chunk; /* of MOMENTS_FINISH */
 } MomentsSpec;
-LoopKernel *family_moments(const MomentsSpec *spec, Arena *arena);
-/* buffers: partial, moments (2, C): mean, biased variance; combined in double, in task order */
-LoopKernel *family_moments_finish(const MomentsSpec *spec, Arena *arena);
 
+/* SUM_SLOTS  partial (slots, elements), y (elements): a task adds `chunk` elements of all slots; `total`: y () */
 typedef struct SlotsSpec {
-  int32_t lanes;
-  int32_t images; /* a task of the producer: slots = ceil(B / images); 0: `slots` */
+  KernelTarget target;
+  int32_t images, bands; /* of the producer: slots = ceil(B / images) * bands; images 0: `slots` */
   int32_t slots;
   int64_t elements; /* of one slot */
   int64_t chunk;    /* elements a task: a multiple of the lanes */
   bool total;       /* one number: the sum of all elements (one task) */
 } SlotsSpec;
-LoopKernel *family_sum_slots(const SlotsSpec *spec, Arena *arena); /* partial, y */
 
+/* SHIFT    x, y: y = x[shift_y:, shift_x:]
+ * UNSHIFT  x, y: y[shift_y:, shift_x:] = x, zeros before. Bands are of the rows of `out` */
 typedef struct ShiftSpec {
-  int32_t lanes, images;
+  KernelTarget target;
+  int32_t images, bands;
   Plane in, out;
   int32_t shift_y, shift_x;
 } ShiftSpec;
-LoopKernel *family_shift(const ShiftSpec *spec, Arena *arena);   /* x, y: y = x[shift_y:, shift_x:] */
-LoopKernel *family_unshift(const ShiftSpec *spec, Arena *arena); /* x, y: y[shift_y:, shift_x:] = x, zeros before */
 
-/* x (B,H,W,C), y (B,C): the mean over pixels */
-LoopKernel *family_global_mean(const MomentsSpec *spec, Arena *arena);
-
-/* ---- vectors and scalars (vector.c) ---- */
+/* ---- vectors and scalars; all f32. One task, or where `chunk` is not 0 ceil(side / chunk) tasks ----
+ * SOFTMAX             x, y (rows)
+ * SOFTMAX_GRAD        dp, p, y (rows)
+ * ELEMENT             x, y: y[0] = x[index]
+ * STACK               `count` scalars, y
+ * LINEAR              x, w, b, y; chunk: of the rows
+ * LINEAR_GRAD_INPUT   dy, w, dx; chunk: of the inner side
+ * LINEAR_GRAD_WEIGHT  dy, x, dw; chunk: of the inner side
+ * OUTER_DESCEND       w, buffer, dy, x, clip (), rate (): one SGD step of a weight whose gradient is an outer product that is
+ *                     never stored: g = x[inner] * dy[rows]; buffer = value * buffer + (clip * g + decay * w);
+ *                     w -= rate * buffer; chunk: of the inner side
+ * BATCH_SUM           x (B, rows), y (rows)
+ * CROSS_ENTROPY       logits, labels, y (B)
+ * CROSS_ENTROPY_GRAD  dl, logits, labels, y
+ * CORRECT             logits, labels, y (B): 1 where no logit before the label is as large, and none after it larger
+ * BATCH_MEAN          x (B), y ()
+ * BATCH_MEAN_GRAD     d (), y (B)
+ * SUM_SQUARES         x (rows), y ()
+ * DOT                 a, b (rows), y ()
+ * SQRT                x, y
+ * CLIP                norm, y
+ * FILL                y (rows, or B x rows) = value
+ * ADAM_STEP           m, v, corrections (3), y (rows) */
 typedef struct VectorSpec {
-  int32_t lanes;
+  KernelTarget target;
   int32_t rows;  /* K or classes, or a linear layer's outputs */
   int32_t inner; /* a linear layer's inputs */
   bool batched;
   int32_t index;
   int32_t count; /* operands of stack */
+  int32_t chunk; /* of the side that is divided among tasks; 0: one task */
   double value, decay;
 } VectorSpec;
-LoopKernel *family_softmax(const VectorSpec *spec, Arena *arena);            /* x, y (rows) */
-LoopKernel *family_softmax_grad(const VectorSpec *spec, Arena *arena);       /* dp, p, y */
-LoopKernel *family_element(const VectorSpec *spec, Arena *arena);            /* x, y: y[0] = x[index] */
-LoopKernel *family_stack(const VectorSpec *spec, Arena *arena);              /* count scalars, y */
-LoopKernel *family_linear(const VectorSpec *spec, Arena *arena);             /* x, w, b, y */
-LoopKernel *family_linear_grad_input(const VectorSpec *spec, Arena *arena);  /* dy, w, dx */
-LoopKernel *family_linear_grad_weight(const VectorSpec *spec, Arena *arena); /* dy, x, dw */
-/* One SGD step of a weight whose gradient is an outer product that is never stored: w, buffer, dy, x, clip (), rate ();
- * g = x[inner] * dy[rows]; buffer = value * buffer + (clip * g + decay * w); w -= rate * buffer. */
-LoopKernel *family_outer_descend(const VectorSpec *spec, Arena *arena);
-LoopKernel *family_batch_sum(const VectorSpec *spec, Arena *arena);          /* x (B, rows), y (rows) */
-LoopKernel *family_cross_entropy(const VectorSpec *spec, Arena *arena);      /* logits, labels, y (B) */
-LoopKernel *family_cross_entropy_grad(const VectorSpec *spec, Arena *arena); /* dl, logits, labels, y */
-LoopKernel *family_correct(const VectorSpec *spec, Arena *arena);            /* logits, labels, y (B) */
-LoopKernel *family_batch_mean(const VectorSpec *spec, Arena *arena);         /* x (B), y () */
-LoopKernel *family_batch_mean_grad(const VectorSpec *spec, Arena *arena);    /* d (), y (B) */
-LoopKernel *family_sum_squares(const VectorSpec *spec, Arena *arena);        /* x (rows), y () */
-LoopKernel *family_dot(const VectorSpec *spec, Arena *arena);                /* a, b (rows), y () */
-LoopKernel *family_sqrt(const VectorSpec *spec, Arena *arena);               /* x, y */
-LoopKernel *family_clip(const VectorSpec *spec, Arena *arena);               /* norm, y */
-LoopKernel *family_fill(const VectorSpec *spec, Arena *arena);               /* y (rows) = value */
-LoopKernel *family_adam_step(const VectorSpec *spec, Arena *arena);          /* m, v, corrections (3), y (rows) */
+
+/* ---- batches from a data set's bytes, on a GPU only; in no list of families ----
+ * pixels u8 (images, C, H, W), plan i32 (B, 8), normalised f32 (C, 256), x (B, H, W, C). A row of the plan: image, top, left,
+ * flip, hole_top, hole_bottom, hole_left, hole_right: x at (y, x, c) is 0 inside the hole [top, bottom) x [left, right), else
+ * normalised[c][byte], the byte of the image at (y + top, (flip ? W - 1 - x : x) + left), 0 outside. A task is an image. */
+typedef struct ImagesSpec {
+  KernelTarget target;
+  int32_t channels, height, width;
+} ImagesSpec;
+LoopKernel *gpu_images(const ImagesSpec *spec, Arena *arena);
 
 #endif

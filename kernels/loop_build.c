@@ -37,8 +37,12 @@ int32_t loop_buffer(LoopKernel *k, const char *name, LoopSpace space, LoopElemen
   return array;
 }
 
+int32_t loop_shared_of(LoopKernel *k, const char *name, LoopElement element, int64_t count) {
+  return add_array(k, (LoopArray){.name = name, .space = LOOP_SHARED, .element = element, .count = count});
+}
+
 int32_t loop_shared(LoopKernel *k, const char *name, int64_t count) {
-  return add_array(k, (LoopArray){.name = name, .space = LOOP_SHARED, .element = LOOP_ELEMENT_F32, .count = count});
+  return loop_shared_of(k, name, LOOP_ELEMENT_F32, count);
 }
 
 int32_t loop_tile(LoopKernel *k, const char *name, LoopType type, bool varying, int64_t count) {
@@ -53,7 +57,7 @@ int64_t loop_scratch(const LoopKernel *k, int64_t *offset) {
     const LoopArray *array = &k->arrays.data[i];
     if (array->space != LOOP_SHARED) continue;
     if (offset) *offset++ = bytes;
-    bytes += (array->count * (int64_t)sizeof(float) + 63) / 64 * 64;
+    bytes += (array->count * loop_element_bytes(array->element) + 63) / 64 * 64;
   }
   return bytes;
 }
@@ -100,6 +104,9 @@ LoopValue loop_task(LoopKernel *k) {
 }
 LoopValue loop_batch(LoopKernel *k) {
   return add(k, loop_instr(LOOP_BATCH));
+}
+LoopValue loop_lane(LoopKernel *k) {
+  return add(k, loop_instr(LOOP_LANE));
 }
 
 bool loop_value_of(const LoopKernel *k, LoopValue v, int64_t *value) {
@@ -194,6 +201,57 @@ void loop_store(LoopKernel *k, int32_t array, LoopValue index, LoopValue value) 
 
 void loop_store_lanes(LoopKernel *k, int32_t array, LoopValue index, LoopValue value, LoopValue count) {
   add_access(k, LOOP_STORE_LANES, array, index, value, count, 0);
+}
+
+LoopValue loop_gather(LoopKernel *k, int32_t array, LoopValue index, LoopValue where, double fill) {
+  return add_access(k, LOOP_GATHER, array, index, where, LOOP_NONE, fill);
+}
+
+void loop_scatter(LoopKernel *k, int32_t array, LoopValue index, LoopValue value, LoopValue where) {
+  add_access(k, LOOP_SCATTER, array, index, value, where, 0);
+}
+
+static void add_wide_access(LoopKernel *k, LoopInstr instr, int32_t array, LoopValue index, int32_t tile, LoopValue at) {
+  instr.array = array;
+  instr.tile = tile;
+  instr.operand[0] = index, instr.operand[2] = at;
+  add(k, instr);
+}
+
+void loop_gather_tile(LoopKernel *k, int32_t tile, LoopValue at, int32_t array, LoopValue index, int width, LoopValue where,
+                      double fill) {
+  LoopInstr instr = loop_instr(LOOP_GATHER_TILE);
+  instr.operand[1] = where;
+  instr.integer = width;
+  instr.number = fill;
+  add_wide_access(k, instr, array, index, tile, at);
+}
+
+void loop_scatter_tile(LoopKernel *k, int32_t array, LoopValue index, int width, int32_t tile, LoopValue at, LoopValue where) {
+  LoopInstr instr = loop_instr(LOOP_SCATTER_TILE);
+  instr.operand[1] = where;
+  instr.integer = width;
+  add_wide_access(k, instr, array, index, tile, at);
+}
+
+void loop_async_copy(LoopKernel *k, int32_t shared, LoopValue to, int32_t buffer, LoopValue from, LoopValue where) {
+  LoopInstr instr = loop_instr(LOOP_ASYNC_COPY);
+  instr.array = shared;
+  instr.other = buffer;
+  instr.operand[0] = to, instr.operand[1] = from, instr.operand[2] = where;
+  add(k, instr);
+}
+
+void loop_wait(LoopKernel *k) {
+  add(k, loop_instr(LOOP_WAIT));
+}
+
+void loop_mma(LoopKernel *k, int32_t tile, LoopValue at, LoopFactor a, LoopFactor b) {
+  LoopInstr instr = loop_instr(LOOP_MMA);
+  instr.other = b.array;
+  instr.operand[1] = b.index;
+  instr.stride = a.stride, instr.other_stride = b.stride;
+  add_wide_access(k, instr, a.array, a.index, tile, at);
 }
 
 LoopValue loop_get(LoopKernel *k, int32_t tile, LoopValue index) {

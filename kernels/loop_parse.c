@@ -73,6 +73,12 @@ static bool take_fill(Parser *p, int32_t array, double *value) {
   LoopType type;
   Word word = words_take(&p->words);
   if (!copy_number(p, word, "a number", text)) return false;
+  if (loop_element_type(p->k->arrays.data[array].element) == LOOP_INT) {
+    int64_t integer;
+    if (!integer_of(p, word, &integer)) return false;
+    if (integer != (int32_t)integer) return words_fail(&p->words, "the fill %s is no i32", text);
+    return *value = (double)integer, true;
+  }
   if (!number_of(text, &type, value)) return words_wanted(&p->words, "a number like 0.0f", word);
   if (type == loop_element_type(p->k->arrays.data[array].element)) return true;
   return words_fail(&p->words, "the fill %s is %s where %s is %s", text, loop_type_name(type), p->k->arrays.data[array].name,
@@ -134,9 +140,9 @@ static bool take_operand(Parser *p, LoopValue *value) {
 
 static bool take_element(Parser *p, LoopElement *element) {
   Word word = words_take(&p->words);
-  for (LoopElement e = LOOP_ELEMENT_F32; e <= LOOP_ELEMENT_I32; e++)
+  for (LoopElement e = LOOP_ELEMENT_F32; e <= LOOP_ELEMENT_U8; e++)
     if (word_is(word, loop_element_name(e))) return *element = e, true;
-  return words_wanted(&p->words, "f32, f64 or i32", word);
+  return words_wanted(&p->words, "f32, f64, bf16, i32 or u8", word);
 }
 
 static bool take_space(Parser *p, LoopSpace *space) {
@@ -179,24 +185,48 @@ static bool parse_arrays(Parser *p) {
 /* ---- instructions ---- */
 
 /* `x[%3]` */
-static bool take_access(Parser *p, LoopInstr *instr) {
+static bool take_element_of(Parser *p, int32_t *array, LoopValue *index) {
   Word word = words_take(&p->words);
-  for (size_t i = 0; i < p->k->arrays.count && instr->array < 0; i++)
-    if (word_is(word, p->k->arrays.data[i].name)) instr->array = (int32_t)i;
-  if (instr->array < 0) return words_wanted(&p->words, "the name of an array", word);
-  if (!words_expect(&p->words, "[") || !take_operand(p, &instr->operand[0]) || !words_expect(&p->words, "]")) return false;
-  switch (instr->op) {
-  case LOOP_STORE:
-  case LOOP_SET: return words_expect(&p->words, "=") && take_operand(p, &instr->operand[1]);
-  case LOOP_STORE_LANES:
-    return words_expect(&p->words, "=") && take_operand(p, &instr->operand[1]) && words_expect(&p->words, "count") &&
-           take_operand(p, &instr->operand[2]);
-  case LOOP_LOAD_LANES:
-    return words_expect(&p->words, "count") && take_operand(p, &instr->operand[1]) && words_expect(&p->words, "else") &&
-           take_fill(p, instr->array, &instr->number);
-  case LOOP_PREFETCH: return instr->integer = words_accept(&p->words, "write"), true;
-  default: return true;
+  for (size_t i = 0; i < p->k->arrays.count && *array < 0; i++)
+    if (word_is(word, p->k->arrays.data[i].name)) *array = (int32_t)i;
+  if (*array < 0) return words_wanted(&p->words, "the name of an array", word);
+  return words_expect(&p->words, "[") && take_operand(p, index) && words_expect(&p->words, "]");
+}
+
+/* A word that stands for itself; the parser's words hold one sign each. */
+static bool expect_word(Parser *p, const char *word, size_t length) {
+  char text[16];
+  bool signs = *word == '=' || *word == '+' || *word == '*';
+  for (size_t at = 0; at < length; at += signs ? 1 : length) {
+    snprintf(text, sizeof text, "%.*s", signs ? 1 : (int)length, word + at);
+    if (!words_expect(&p->words, text)) return false;
   }
+  return true;
+}
+
+/* One word of an operation's form (loop_private.h). */
+static bool take_form_word(Parser *p, LoopInstr *instr, const char *word, size_t length) {
+  switch (*word) {
+  case 'A': return take_element_of(p, &instr->array, &instr->operand[word[1] - '0']);
+  case 'T': return take_element_of(p, &instr->tile, &instr->operand[word[1] - '0']);
+  case 'O': return take_element_of(p, &instr->other, &instr->operand[word[1] - '0']);
+  case 'F': return take_fill(p, instr->array, &instr->number);
+  case 'W': return take_integer(p, &instr->integer);
+  case 'S': return take_integer(p, &instr->stride);
+  case 'R': return take_integer(p, &instr->other_stride);
+  case 'P': instr->integer = words_accept(&p->words, "write"); return true;
+  default: break;
+  }
+  return word_digit(*word) ? take_operand(p, &instr->operand[*word - '0']) : expect_word(p, word, length);
+}
+
+static bool take_access(Parser *p, LoopInstr *instr) {
+  for (const char *word = loop_op_form(instr->op); *word; word += *word == ' ') {
+    size_t length = strcspn(word, " ");
+    if (!take_form_word(p, instr, word, length)) return false;
+    word += length;
+  }
+  return true;
 }
 
 static bool take_operation(Parser *p, LoopOp *op) {
@@ -207,7 +237,19 @@ static bool take_operation(Parser *p, LoopOp *op) {
 }
 
 static bool gives_result(LoopOp op) {
-  return op != LOOP_STORE && op != LOOP_STORE_LANES && op != LOOP_SET && op != LOOP_PREFETCH && !loop_op_opens(op);
+  switch (op) {
+  case LOOP_STORE:
+  case LOOP_STORE_LANES:
+  case LOOP_SCATTER:
+  case LOOP_GATHER_TILE:
+  case LOOP_SCATTER_TILE:
+  case LOOP_ASYNC_COPY:
+  case LOOP_WAIT:
+  case LOOP_MMA:
+  case LOOP_SET:
+  case LOOP_PREFETCH: return false;
+  default: return !loop_op_opens(op);
+  }
 }
 
 /* `= a to b step c` of a loop, `a, b` of an operation, after its name. */

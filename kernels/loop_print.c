@@ -53,31 +53,52 @@ static void print_array(const LoopArray *array, Text *out) {
                 (long long)array->count, array->varying ? " lanes" : "");
 }
 
-/* `x[%3]`, and for a store what follows it */
-static void print_access(const Printer *p, const LoopInstr *instr) {
-  bool known = instr->array >= 0 && (size_t)instr->array < p->k->arrays.count;
-  const LoopArray *array = known ? &p->k->arrays.data[instr->array] : NULL;
-  text_printf(p->out, " %s[", array ? array->name : "?");
-  print_value(p, instr->operand[0]);
+static const LoopArray *array_of(const Printer *p, int32_t array) {
+  return array >= 0 && (size_t)array < p->k->arrays.count ? &p->k->arrays.data[array] : NULL;
+}
+
+static void print_element(const Printer *p, int32_t array, LoopValue index) {
+  text_printf(p->out, "%s[", array_of(p, array) ? array_of(p, array)->name : "?");
+  print_value(p, index);
   text_add(p->out, "]");
-  switch (instr->op) {
-  case LOOP_STORE:
-  case LOOP_SET:
-  case LOOP_STORE_LANES:
-    text_add(p->out, " = ");
-    print_value(p, instr->operand[1]);
-    if (instr->op != LOOP_STORE_LANES) break;
-    text_add(p->out, " count ");
-    print_value(p, instr->operand[2]);
-    break;
-  case LOOP_LOAD_LANES:
-    text_add(p->out, " count ");
-    print_value(p, instr->operand[1]);
-    text_add(p->out, " else ");
-    print_number(p->out, array ? loop_element_type(array->element) : LOOP_F64, instr->number);
-    break;
-  case LOOP_PREFETCH: text_add(p->out, instr->integer ? " write" : ""); break;
-  default: break;
+}
+
+static void print_fill(const Printer *p, const LoopInstr *instr) {
+  const LoopArray *array = array_of(p, instr->array);
+  LoopType type = array ? loop_element_type(array->element) : LOOP_F64;
+  if (type == LOOP_INT)
+    text_printf(p->out, "%.0f", instr->number + 0.0); /* no -0 */
+  else
+    print_number(p->out, type, instr->number);
+}
+
+/* One word of an operation's form. */
+static void print_word(const Printer *p, const LoopInstr *instr, const char *word, size_t length) {
+  switch (*word) {
+  case 'A': print_element(p, instr->array, instr->operand[word[1] - '0']); break;
+  case 'T': print_element(p, instr->tile, instr->operand[word[1] - '0']); break;
+  case 'O': print_element(p, instr->other, instr->operand[word[1] - '0']); break;
+  case 'F': print_fill(p, instr); break;
+  case 'W': text_printf(p->out, "%lld", (long long)instr->integer); break;
+  case 'S': text_printf(p->out, "%lld", (long long)instr->stride); break;
+  case 'R': text_printf(p->out, "%lld", (long long)instr->other_stride); break;
+  case 'P': text_add(p->out, "write"); break;
+  default:
+    if (*word >= '0' && *word <= '9')
+      print_value(p, instr->operand[*word - '0']);
+    else
+      text_add_bytes(p->out, word, length);
+  }
+}
+
+static void print_access(const Printer *p, const LoopInstr *instr) {
+  for (const char *word = loop_op_form(instr->op); *word; word += *word == ' ') {
+    size_t length = strcspn(word, " ");
+    if (*word != 'P' || instr->integer) {
+      text_add(p->out, " ");
+      print_word(p, instr, word, length);
+    }
+    word += length;
   }
 }
 

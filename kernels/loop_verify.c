@@ -5,6 +5,7 @@
  * - `unroll` loops make no more than LOOP_MAX_EXPANDED instructions.
  * - A tile's index is made of constants, `unroll` variables and integer arithmetic on those alone, and stays inside the tile:
  *   its range is computed as an interval, so that no combination of iterations can leave it, whether it is reached or not.
+ * - Below an `if` whose bit varies stands nothing that all lanes do together, and nothing uniform is written.
  *
  * What depends on numbers known only at launch (indices into buffers, lane counts, divisors) is the interpreter's to check. */
 #include "kernels/loop_private.h"
@@ -19,6 +20,7 @@ typedef struct Interval {
 typedef struct Region {
   size_t opener;
   int64_t copies; /* times that an emitter writes an instruction inside it, at most LOOP_MAX_EXPANDED + 1 */
+  bool masked;    /* below an `if` whose bit varies */
 } Region;
 
 typedef struct Verifier {
@@ -86,16 +88,23 @@ static Interval interval_of(const Verifier *v, const LoopInstr *instr) {
   return interval_of_corners(instr->op, a, b);
 }
 
+static int64_t saturated(int64_t a, int64_t b) {
+  int64_t sum;
+  return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+}
+
 static bool tile_index_ok(const Verifier *v, const LoopInstr *instr) {
-  if (instr->op != LOOP_GET && instr->op != LOOP_SET) return true;
-  const LoopArray *tile = &v->k->arrays.data[instr->array];
-  Interval index = v->interval[instr->operand[0]];
+  bool wide = loop_op_has_tile(instr->op);
+  if (!wide && instr->op != LOOP_GET && instr->op != LOOP_SET) return true;
+  const LoopArray *tile = &v->k->arrays.data[wide ? instr->tile : instr->array];
+  int64_t width = !wide ? 1 : instr->op == LOOP_MMA ? LOOP_MMA_TILE : instr->integer;
+  Interval index = v->interval[instr->operand[wide ? 2 : 0]];
   if (!index.known)
     return err_set(v->err, "%s: the index of tile %s is not made of constants and unroll variables alone",
                    loop_op_info(instr->op)->text, tile->name);
-  if (copies(v) > 0 && (index.low < 0 || index.high >= tile->count))
+  if (copies(v) > 0 && (index.low < 0 || index.high > tile->count - width))
     return err_set(v->err, "%s: the index of tile %s may be %lld where it has %lld elements", loop_op_info(instr->op)->text,
-                   tile->name, (long long)(index.low < 0 ? index.low : index.high), (long long)tile->count);
+                   tile->name, (long long)(index.low < 0 ? index.low : saturated(index.high, width - 1)), (long long)tile->count);
   return true;
 }
 
@@ -110,6 +119,24 @@ static bool operands_visible(const Verifier *v, const LoopInstr *instr) {
   return true;
 }
 
+static bool below_mask_ok(const Verifier *v, const LoopInstr *instr) {
+  if (v->depth == 0 || !v->stack[v->depth - 1].masked) return true;
+  const char *text = loop_op_info(instr->op)->text;
+  switch (instr->op) {
+  case LOOP_PHASE:
+  case LOOP_LANE_SUM:
+  case LOOP_MMA:
+  case LOOP_WAIT: return err_set(v->err, "%s: stands below an if whose bit varies, where all lanes are wanted", text);
+  case LOOP_STORE:
+  case LOOP_STORE_LANES: return err_set(v->err, "%s: stands below an if whose bit varies; use scatter", text);
+  case LOOP_SET:
+    if (v->k->arrays.data[instr->array].varying) return true;
+    return err_set(v->err, "%s: of uniform tile %s stands below an if whose bit varies", text,
+                   v->k->arrays.data[instr->array].name);
+  default: return true;
+  }
+}
+
 static bool open_region(Verifier *v, size_t at, const LoopInstr *instr) {
   if (v->depth == LOOP_MAX_DEPTH) return err_set(v->err, "more than %d regions inside each other", LOOP_MAX_DEPTH);
   int64_t inside = copies(v);
@@ -119,7 +146,9 @@ static bool open_region(Verifier *v, size_t at, const LoopInstr *instr) {
     inside *= below > from ? (below - from - 1) / step + 1 : 0; /* at most 2^20 * 2^12 */
     if (inside > LOOP_MAX_EXPANDED) inside = LOOP_MAX_EXPANDED + 1;
   }
-  v->stack[v->depth++] = (Region){at, inside};
+  bool masked = v->depth && v->stack[v->depth - 1].masked;
+  masked |= instr->op == LOOP_IF && v->k->code.data[instr->operand[0]].varying;
+  v->stack[v->depth++] = (Region){at, inside, masked};
   return true;
 }
 
@@ -127,6 +156,9 @@ static bool same_as_inferred(const Verifier *v, size_t at) {
   const LoopInstr *is = &v->k->code.data[at];
   LoopInstr should = *is;
   if (!loop_infer(v->k, at, &should, v->err)) return false;
+  if (is->integer != should.integer)
+    return err_set(v->err, "%s: of %lld elements where %lld are wanted", loop_op_info(is->op)->text, (long long)is->integer,
+                   (long long)should.integer);
   if (is->type == should.type && is->varying == should.varying) return true;
   return err_set(v->err, "%s: is marked %s %s where it gives %s %s", loop_op_info(is->op)->text,
                  is->varying ? "varying" : "uniform", loop_type_name(is->type), should.varying ? "varying" : "uniform",
@@ -135,7 +167,8 @@ static bool same_as_inferred(const Verifier *v, size_t at) {
 
 static bool verify_instr(Verifier *v, size_t at) {
   const LoopInstr *instr = &v->k->code.data[at];
-  if (!same_as_inferred(v, at) || !operands_visible(v, instr) || !tile_index_ok(v, instr)) return false;
+  if (!same_as_inferred(v, at) || !operands_visible(v, instr) || !tile_index_ok(v, instr) || !below_mask_ok(v, instr))
+    return false;
   v->interval[at] = interval_of(v, instr);
   v->expanded += copies(v);
   if (v->expanded > LOOP_MAX_EXPANDED) return err_set(v->err, "more than %d instructions once it is unrolled", LOOP_MAX_EXPANDED);
@@ -185,4 +218,17 @@ bool loop_verify(const LoopKernel *k, Err *err) {
   bool ok = verify_code(&v);
   arena_free(arena);
   return ok;
+}
+
+bool loop_fits_cpu(const LoopKernel *k) {
+  if (k->lanes > 32) return false;
+  for (size_t i = 0; i < k->arrays.count; i++)
+    if (k->arrays.data[i].element == LOOP_ELEMENT_BF16 || k->arrays.data[i].element == LOOP_ELEMENT_U8) return false;
+  for (size_t i = 0; i < k->code.count; i++) {
+    const LoopInstr *instr = &k->code.data[i];
+    if (instr->varying && (instr->type == LOOP_INT || instr->op == LOOP_EXP || instr->op == LOOP_LOG)) return false;
+    if (instr->op >= LOOP_GATHER && instr->op <= LOOP_MMA) return false;
+    if (instr->op == LOOP_IF && k->code.data[instr->operand[0]].varying) return false;
+  }
+  return true;
 }

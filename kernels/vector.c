@@ -1,7 +1,18 @@
 /* Vectors and scalars: the architecture's softmax, GeneratingBlocks' layers, the classifier, the loss, the clipping. One task
- * each; many of them run together in one segment. */
+ * each; many of them run together in one segment.
+ *
+ * Where all there is to do is a handful of numbers (softmax and its gradient over a mixture's operations, element, stack, sqrt,
+ * clip) the same function serves a GPU: one warp whose lanes all compute the same, every value uniform, lane 0 storing it. None
+ * reads what it stored. All else has a schedule of its own in gpu/. */
 #include "kernels/build.h"
-#include "kernels/family.h"
+#include "kernels/family_private.h"
+
+enum { VECTOR_WARP = 32 };
+
+/* A kernel that also serves a GPU. */
+static LoopKernel *small_kernel(const VectorSpec *s, const char *name, Arena *arena) {
+  return loop_new(arena, name, s->target.gpu ? VECTOR_WARP : s->target.lanes);
+}
 
 static int32_t in(LoopKernel *k, const char *name) {
   return loop_buffer(k, name, LOOP_IN, LOOP_ELEMENT_F32);
@@ -73,8 +84,8 @@ static LoopValue probability(LoopKernel *k, int32_t x, LoopValue at, int32_t lar
   return loop_op2(k, LOOP_DIV, power, sum);
 }
 
-LoopKernel *family_softmax(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "softmax", s->lanes);
+LoopKernel *vector_softmax(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = small_kernel(s, "softmax", arena);
   int32_t x = in(k, "x"), y = out(k, "y");
   int32_t largest = loop_tile(k, "largest", LOOP_F64, false, 1), total = loop_tile(k, "total", LOOP_F64, false, 1);
   LoopValue base = loop_int(k, 0);
@@ -86,8 +97,8 @@ LoopKernel *family_softmax(const VectorSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_softmax_grad(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "softmax_grad", s->lanes);
+LoopKernel *vector_softmax_grad(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = small_kernel(s, "softmax_grad", arena);
   int32_t dp = in(k, "dp"), p = in(k, "p"), y = out(k, "y");
   int32_t total = loop_tile(k, "total", LOOP_F64, false, 1);
   start(k, total, 0);
@@ -108,8 +119,8 @@ LoopKernel *family_softmax_grad(const VectorSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_element(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "element", s->lanes);
+LoopKernel *vector_element(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = small_kernel(s, "element", arena);
   int32_t x = in(k, "x"), y = out(k, "y");
   LoopValue at = loop_int(k, s->index), first = loop_int(k, 0);
   LoopValue value = loop_load(k, x, at);
@@ -117,8 +128,8 @@ LoopKernel *family_element(const VectorSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_stack(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "stack", s->lanes);
+LoopKernel *vector_stack(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = small_kernel(s, "stack", arena);
   int32_t first_input = 0;
   for (int32_t i = 0; i < s->count; i++) {
     int32_t buffer = in(k, arena_printf(arena, "a%d", i));
@@ -166,8 +177,8 @@ static void linear_row(LoopKernel *k, const VectorSpec *s, const int32_t *buffer
   }
 }
 
-LoopKernel *family_linear(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "linear", s->lanes);
+LoopKernel *vector_linear(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "linear", s->target.lanes);
   int32_t x = in(k, "x"), w = in(k, "w"), b = in(k, "b"), y = out(k, "y");
   const int32_t buffer[4] = {x, w, b, y};
   int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 4);
@@ -179,8 +190,8 @@ LoopKernel *family_linear(const VectorSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_linear_grad_input(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "linear_grad_input", s->lanes);
+LoopKernel *vector_linear_grad_input(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "linear_grad_input", s->target.lanes);
   int32_t dy = in(k, "dy"), w = in(k, "w"), dx = out(k, "dx");
   int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 1);
   LoopValue image = s->batched ? for_batch(k) : loop_int(k, 0);
@@ -210,8 +221,8 @@ LoopKernel *family_linear_grad_input(const VectorSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_linear_grad_weight(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "linear_grad_weight", s->lanes);
+LoopKernel *vector_linear_grad_weight(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "linear_grad_weight", s->target.lanes);
   int32_t dy = in(k, "dy"), x = in(k, "x"), dw = out(k, "dw");
   int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 1);
   LoopValue first = loop_int(k, 0), zero = loop_f32(k, 0);
@@ -240,8 +251,8 @@ LoopKernel *family_linear_grad_weight(const VectorSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_outer_descend(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "outer_descend", s->lanes);
+LoopKernel *vector_outer_descend(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "outer_descend", s->target.lanes);
   int32_t w = loop_buffer(k, "w", LOOP_INOUT, LOOP_ELEMENT_F32), buffer = loop_buffer(k, "buffer", LOOP_INOUT, LOOP_ELEMENT_F32);
   int32_t dy = in(k, "dy"), x = in(k, "x"), clip = in(k, "clip"), rate = in(k, "rate");
   LoopValue first = loop_int(k, 0);
@@ -273,8 +284,8 @@ LoopKernel *family_outer_descend(const VectorSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_batch_sum(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "batch_sum", s->lanes);
+LoopKernel *vector_batch_sum(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "batch_sum", s->target.lanes);
   int32_t x = in(k, "x"), y = out(k, "y");
   int32_t total = loop_tile(k, "total", LOOP_F64, false, 1);
   LoopValue i = build_for(k, 0, s->rows, 1);
@@ -290,8 +301,8 @@ LoopKernel *family_batch_sum(const VectorSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_cross_entropy(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "cross_entropy", s->lanes);
+LoopKernel *vector_cross_entropy(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "cross_entropy", s->target.lanes);
   int32_t x = in(k, "logits"), labels = loop_buffer(k, "labels", LOOP_IN, LOOP_ELEMENT_I32), y = out(k, "y");
   int32_t largest = loop_tile(k, "largest", LOOP_F64, false, 1), total = loop_tile(k, "total", LOOP_F64, false, 1);
   LoopValue image = for_batch(k);
@@ -310,8 +321,8 @@ LoopKernel *family_cross_entropy(const VectorSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_cross_entropy_grad(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "cross_entropy_grad", s->lanes);
+LoopKernel *vector_cross_entropy_grad(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "cross_entropy_grad", s->target.lanes);
   int32_t dl = in(k, "dl"), x = in(k, "logits"), labels = loop_buffer(k, "labels", LOOP_IN, LOOP_ELEMENT_I32), y = out(k, "y");
   int32_t largest = loop_tile(k, "largest", LOOP_F64, false, 1), total = loop_tile(k, "total", LOOP_F64, false, 1);
   LoopValue image = for_batch(k);
@@ -334,8 +345,8 @@ LoopKernel *family_cross_entropy_grad(const VectorSpec *s, Arena *arena) {
 }
 
 /* 1 where no logit before the label is as large, and none after it larger. */
-LoopKernel *family_correct(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "correct", s->lanes);
+LoopKernel *vector_correct(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "correct", s->target.lanes);
   int32_t x = in(k, "logits"), labels = loop_buffer(k, "labels", LOOP_IN, LOOP_ELEMENT_I32), y = out(k, "y");
   int32_t good = loop_tile(k, "good", LOOP_F64, false, 1);
   LoopValue image = for_batch(k);
@@ -362,8 +373,8 @@ LoopKernel *family_correct(const VectorSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_batch_mean(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "batch_mean", s->lanes);
+LoopKernel *vector_batch_mean(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "batch_mean", s->target.lanes);
   int32_t x = in(k, "x"), y = out(k, "y");
   int32_t total = loop_tile(k, "total", LOOP_F64, false, 1);
   start(k, total, 0);
@@ -380,8 +391,8 @@ LoopKernel *family_batch_mean(const VectorSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_batch_mean_grad(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "batch_mean_grad", s->lanes);
+LoopKernel *vector_batch_mean_grad(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "batch_mean_grad", s->target.lanes);
   int32_t d = in(k, "d"), y = out(k, "y");
   LoopValue first = loop_int(k, 0);
   LoopValue whole = load_f64(k, d, first);
@@ -396,7 +407,7 @@ LoopKernel *family_batch_mean_grad(const VectorSpec *s, Arena *arena) {
 
 /* The sum of a * b; of a * a where there is no b. */
 static LoopKernel *sum_products(const VectorSpec *s, const char *name, bool two, Arena *arena) {
-  LoopKernel *k = loop_new(arena, name, s->lanes);
+  LoopKernel *k = loop_new(arena, name, s->target.lanes);
   int32_t a = in(k, two ? "a" : "x"), b = two ? in(k, "b") : a, y = out(k, "y");
   int32_t total = loop_tile(k, "total", LOOP_F64, true, 1);
   start(k, total, 0);
@@ -420,16 +431,16 @@ static LoopKernel *sum_products(const VectorSpec *s, const char *name, bool two,
   return k;
 }
 
-LoopKernel *family_sum_squares(const VectorSpec *s, Arena *arena) {
+LoopKernel *vector_sum_squares(const VectorSpec *s, Arena *arena) {
   return sum_products(s, "sum_squares", false, arena);
 }
 
-LoopKernel *family_dot(const VectorSpec *s, Arena *arena) {
+LoopKernel *vector_dot(const VectorSpec *s, Arena *arena) {
   return sum_products(s, "dot", true, arena);
 }
 
-LoopKernel *family_sqrt(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "sqrt", s->lanes);
+LoopKernel *vector_sqrt(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = small_kernel(s, "sqrt", arena);
   int32_t x = in(k, "x"), y = out(k, "y");
   LoopValue first = loop_int(k, 0);
   LoopValue value = loop_load(k, x, first);
@@ -438,8 +449,8 @@ LoopKernel *family_sqrt(const VectorSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_clip(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "clip", s->lanes);
+LoopKernel *vector_clip(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = small_kernel(s, "clip", arena);
   int32_t norm = in(k, "norm"), y = out(k, "y");
   LoopValue first = loop_int(k, 0);
   LoopValue one = loop_f64(k, 1);
@@ -456,8 +467,8 @@ LoopKernel *family_clip(const VectorSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_fill(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "fill", s->lanes);
+LoopKernel *vector_fill(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "fill", s->target.lanes);
   int32_t y = out(k, "y");
   LoopValue value = loop_f32(k, s->value);
   LoopValue image = s->batched ? for_batch(k) : loop_int(k, 0);
@@ -472,8 +483,8 @@ LoopKernel *family_fill(const VectorSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_adam_step(const VectorSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "adam_step", s->lanes);
+LoopKernel *vector_adam_step(const VectorSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "adam_step", s->target.lanes);
   int32_t m = in(k, "m"), v = in(k, "v"), corrections = in(k, "corrections"), y = out(k, "y");
   LoopValue rate, first, second;
   LoopValue at0 = loop_int(k, 0), at1 = loop_int(k, 1), at2 = loop_int(k, 2);

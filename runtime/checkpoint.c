@@ -19,8 +19,8 @@ enum { MOST_ENTRIES = 24 };
 typedef struct Fetch {
   const Program *program;
   Executor *executor;
-  const uint32_t *kept; /* the parameters in the file */
-  float *canonical;     /* of the parameter that is being written */
+  const uint32_t *kept;      /* the parameters in the file */
+  float *stored, *canonical; /* of the parameter that is being written */
 } Fetch;
 
 int64_t checkpoint_alpha_elements(const Program *program) {
@@ -30,32 +30,36 @@ int64_t checkpoint_alpha_elements(const Program *program) {
   return elements;
 }
 
-void checkpoint_copy_alpha(const Program *program, Executor *executor, float *alpha) {
-  for (uint32_t i = 0; i < program->parameter_count; i++) {
-    if (program->parameters[i].kind != PROGRAM_ALPHA) continue;
-    program_to_canonical(&program->parameters[i], executor_parameter(executor, i), alpha);
-    alpha += program->parameters[i].elements;
+bool checkpoint_copy_alpha(const Program *program, Executor *executor, float *alpha, Err *err) {
+  bool done = true;
+  for (uint32_t i = 0; i < program->parameter_count && done; i++) {
+    const ProgramParameter *parameter = &program->parameters[i];
+    if (parameter->kind != PROGRAM_ALPHA) continue;
+    float *stored = memory_alloc((size_t)parameter->elements * sizeof *stored);
+    done = executor_read(executor, i, stored, err);
+    if (done) program_to_canonical(parameter, stored, alpha);
+    alpha += parameter->elements;
+    free(stored);
   }
+  return done;
 }
 
-static const void *fetch_canonical(void *context, size_t tensor) {
+static bool all_finite(const ProgramParameter *parameter, const float *values, Err *err) {
+  int32_t bad = 0;
+  for (int64_t n = 0; n < parameter->elements; n++) bad |= !isfinite(values[n]);
+  return !bad || err_set(err,
+                         "%s has values that are not finite: the run has diverged, and what lies there is its last good "
+                         "checkpoint",
+                         parameter->name);
+}
+
+static const void *fetch_canonical(void *context, size_t tensor, Err *err) {
   Fetch *fetch = context;
   uint32_t i = fetch->kept[tensor];
-  program_to_canonical(&fetch->program->parameters[i], executor_parameter(fetch->executor, i), fetch->canonical);
+  const ProgramParameter *parameter = &fetch->program->parameters[i];
+  if (!executor_read(fetch->executor, i, fetch->stored, err) || !all_finite(parameter, fetch->stored, err)) return NULL;
+  program_to_canonical(parameter, fetch->stored, fetch->canonical);
   return fetch->canonical;
-}
-
-static bool all_finite(const Program *program, Executor *executor, Err *err) {
-  for (uint32_t i = 0; i < program->parameter_count; i++) {
-    const float *values = executor_parameter(executor, i);
-    int32_t bad = 0;
-    for (int64_t n = 0; n < program->parameters[i].elements; n++) bad |= !isfinite(values[n]);
-    if (bad)
-      return err_set(err,
-                     "%s has values that are not finite: the run has diverged, and what lies there is its last good checkpoint",
-                     program->parameters[i].name);
-  }
-  return true;
 }
 
 /* What search_enter computes is computed again, and not kept. */
@@ -134,7 +138,6 @@ bool checkpoint_write(const char *path, const Program *program, Executor *execut
   int64_t largest = 0;
   for (uint32_t i = 0; i < program->parameter_count; i++)
     if (program->parameters[i].elements > largest) largest = program->parameters[i].elements;
-  if (!all_finite(program, executor, err)) return err_wrap(err, "cannot write the checkpoint %s", path);
   Arena *memory = arena_new();
   SafetensorsTensor *tensors;
   uint32_t *kept;
@@ -142,9 +145,10 @@ bool checkpoint_write(const char *path, const Program *program, Executor *execut
   size_t count = list_tensors(program, state, kept, kept_count, memory, &tensors);
   EntryList list = {.memory = memory};
   add_state(&list, program, state);
-  Fetch fetch = {program, executor, kept, memory_alloc((size_t)largest * sizeof(float) + 1)};
+  Fetch fetch = {program, executor, kept, memory_alloc(2 * (size_t)largest * sizeof(float) + 1), NULL};
+  fetch.canonical = fetch.stored + largest;
   bool done = safetensors_write(path, tensors, count, list.entries, list.count, fetch_canonical, &fetch, err);
-  free(fetch.canonical);
+  free(fetch.stored);
   arena_free(memory);
   return done;
 }
@@ -181,13 +185,14 @@ static bool need_real(const Safetensors *file, const char *key, double *value, E
          err_set(err, "the checkpoint %s is damaged: its %s is \"%.40s\"", safetensors_path(file), key, text);
 }
 
-static bool read_identity(const Safetensors *file, const Program *program, const SearchState *state, Err *err) {
+static bool read_identity(const Safetensors *file, const Program *program, const SearchState *state, bool move, Err *err) {
   char seed[32];
   snprintf(seed, sizeof seed, "%" PRIu64, program->search.seed);
   return need_same(file, "format", FORMAT, "another version of adwp wrote it", err) &&
          need_same(file, "model_hash", program->model_hash,
                    "it is of another model, or of other settings: resume with the model of its own run", err) &&
-         need_same(file, "target", program->target, "resume with its --cpu, on a machine that has it", err) &&
+         (move ||
+          need_same(file, "target", program->target, "resume with its --device or --cpu, on a machine that has it", err)) &&
          need_same(file, "seed", seed, "resume with the model of its own run", err) &&
          need_same(file, "data_hash", state->data_hash.hex, "resume with the images that the run began with: see --data", err);
 }
@@ -215,6 +220,15 @@ static bool read_state(const Safetensors *file, const Program *program, SearchSt
   return true;
 }
 
+static bool write_canonical(const Program *program, Executor *executor, uint32_t i, const float *canonical, Err *err) {
+  const ProgramParameter *parameter = &program->parameters[i];
+  float *stored = memory_alloc((size_t)parameter->elements * sizeof *stored);
+  program_to_stored(parameter, canonical, stored);
+  bool done = executor_write(executor, i, stored, err);
+  free(stored);
+  return done;
+}
+
 static bool read_parameters(const Safetensors *file, const Program *program, Executor *executor, const SearchState *state,
                             Err *err) {
   float *best = state->best_alpha;
@@ -223,8 +237,7 @@ static bool read_parameters(const Safetensors *file, const Program *program, Exe
     if (parameter->kind == PROGRAM_HOISTED) continue;
     const SafetensorsTensor *tensor =
         safetensors_need(file, parameter->name, SAFETENSORS_F32, parameter->rank, parameter->dims, err);
-    if (!tensor) return false;
-    program_to_stored(parameter, tensor->data, executor_parameter(executor, i));
+    if (!tensor || !write_canonical(program, executor, i, tensor->data, err)) return false;
     if (parameter->kind != PROGRAM_ALPHA || state->best_epoch < 0) continue;
     char name[256];
     snprintf(name, sizeof name, BEST "%s", parameter->name);
@@ -236,10 +249,10 @@ static bool read_parameters(const Safetensors *file, const Program *program, Exe
   return true;
 }
 
-bool checkpoint_read(const char *path, const Program *program, Executor *executor, SearchState *state, Err *err) {
+bool checkpoint_read(const char *path, const Program *program, Executor *executor, bool move, SearchState *state, Err *err) {
   Safetensors *file = safetensors_read(path, LARGEST_FILE, true, err);
   if (!file) return err_wrap(err, "cannot resume");
-  bool done = read_identity(file, program, state, err) && read_state(file, program, state, err) &&
+  bool done = read_identity(file, program, state, move, err) && read_state(file, program, state, err) &&
               read_parameters(file, program, executor, state, err);
   safetensors_free(file);
   return done || err_wrap(err, "cannot resume");

@@ -37,13 +37,13 @@ typedef struct SearchState {
 int64_t checkpoint_alpha_elements(const Program *program);
 
 /* Copies all logits, in canonical order and the order of the parameters, out of the executor's memory. */
-void checkpoint_copy_alpha(const Program *program, Executor *executor, float *alpha);
+bool checkpoint_copy_alpha(const Program *program, Executor *executor, float *alpha, Err *err);
 
 /* A failed write leaves the old file whole. A parameter that is not finite is an error, and nothing is written. */
 bool checkpoint_write(const char *path, const Program *program, Executor *executor, const SearchState *state, Err *err);
 
-/* Fills the executor's parameters and the state. False: the message says why the file does not fit; the executor's parameters and
- * `state` may be half filled then. */
-bool checkpoint_read(const char *path, const Program *program, Executor *executor, SearchState *state, Err *err);
+/* Fills the executor's parameters and the state. A checkpoint of another target is an error unless `move`. False: the message
+ * says why the file does not fit; the executor's parameters and `state` may be half filled then. */
+bool checkpoint_read(const char *path, const Program *program, Executor *executor, bool move, SearchState *state, Err *err);
 
 #endif

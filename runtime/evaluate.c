@@ -1,7 +1,6 @@
 #include "runtime/evaluate.h"
 
 #include "runtime/base/arena.h"
-#include "runtime/loader.h"
 #include "runtime/results.h"
 #include "runtime/safetensors.h"
 
@@ -18,31 +17,63 @@ struct Evaluator {
   Safetensors *weights;
 };
 
+/* A run whose results have not been read yet. */
+typedef struct Started {
+  int64_t run, images;
+} Started;
+
+static bool add_run(Executor *executor, const ProgramStep *eval, const Started *started, EvaluateOutcome *outcome, Err *err) {
+  const float *losses = executor_result(executor, eval, started->run, "losses", err);
+  const float *correct = losses ? executor_result(executor, eval, started->run, "correct", err) : NULL;
+  if (!correct) return false;
+  for (int64_t i = 0; i < started->images; i++) {
+    outcome->loss += losses[i];
+    outcome->correct += correct[i] > 0;
+  }
+  outcome->images += started->images;
+  return true;
+}
+
+/* Batches are started up to the executor's depth before the first one's results are read, and their results added in order. */
+static bool evaluate_feed(Executor *executor, const ProgramStep *eval, Feed *feed, int32_t batch,
+                          const volatile sig_atomic_t *stop, EvaluateOutcome *outcome, Err *err) {
+  int64_t depth = executor_depth(executor), begun = 0, read = 0;
+  Started *started = memory_alloc((size_t)depth * sizeof *started);
+  bool done = true, more = true;
+  while (done && (more || read < begun)) {
+    int64_t images = 0;
+    if (more) {
+      outcome->stopped = stop && *stop;
+      images = outcome->stopped ? 0 : feed_next(feed, eval, err);
+      more = images > 0;
+      done = images >= 0;
+    }
+    if (more) {
+      int64_t run = executor_run(executor, eval, batch, err);
+      done = run >= 0;
+      started[begun++ % depth] = (Started){run, images};
+    }
+    if (done && read < begun && (!more || begun - read == depth))
+      done = add_run(executor, eval, &started[read++ % depth], outcome, err);
+  }
+  free(started);
+  return done;
+}
+
 bool evaluate_images(Executor *executor, const ProgramStep *eval, int32_t batch, const Dataset *dataset, DatasetPart part,
                      const volatile sig_atomic_t *stop, EvaluateOutcome *outcome, Err *err) {
   LoaderSettings settings = loader_validation(part, batch);
   settings.threads = 1;
-  Loader *loader = loader_new(dataset, &settings, err);
-  if (!loader) return false;
-  float *x = executor_input(executor, eval, "x"); /* null where nothing depends on it, as in a network of zeros */
-  int32_t *y = executor_input(executor, eval, "y");
-  const float *losses = executor_result(executor, eval, "losses", NULL),
-              *correct = executor_result(executor, eval, "correct", NULL);
-  if (!losses || !correct) die("the step %s lacks losses or correct", eval->name);
+  if (!program_find_result(eval, "losses") || !program_find_result(eval, "correct"))
+    die("the step %s lacks losses or correct", eval->name);
   *outcome = (EvaluateOutcome){0};
-  for (int64_t count; !(outcome->stopped = stop && *stop) && (count = loader_next(loader, x, y)) > 0;) {
-    executor_run(executor, eval, batch);
-    for (int64_t i = 0; i < count; i++) {
-      outcome->loss += losses[i];
-      outcome->correct += correct[i] > 0;
-    }
-    outcome->images += count;
-  }
-  loader_free(loader);
+  Feed *feed = feed_new(executor, dataset, &settings, err);
+  bool done = feed && evaluate_feed(executor, eval, feed, batch, stop, outcome, err);
+  feed_free(feed);
   double images = outcome->images ? (double)outcome->images : 1;
   outcome->loss /= images;
   outcome->accuracy = (double)outcome->correct / images;
-  return true;
+  return done;
 }
 
 /* A run's weights say whose they are; without that there is no telling whether they fit. */
@@ -107,7 +138,11 @@ static bool load_weights(const Evaluator *evaluator, const Program *program, Exe
     const SafetensorsTensor *tensor =
         safetensors_need(evaluator->weights, parameter->name, SAFETENSORS_F32, parameter->rank, parameter->dims, err);
     if (!tensor) return err_wrap(err, "the weights are not this model's");
-    program_to_stored(parameter, tensor->data, executor_parameter(executor, i));
+    float *stored = memory_alloc((size_t)parameter->elements * sizeof *stored);
+    program_to_stored(parameter, tensor->data, stored);
+    bool done = executor_write(executor, i, stored, err);
+    free(stored);
+    if (!done) return false;
   }
   return true;
 }
@@ -115,7 +150,8 @@ static bool load_weights(const Evaluator *evaluator, const Program *program, Exe
 bool evaluator_run(Evaluator *evaluator, const Program *program, EvaluateOutcome *outcome, Err *err) {
   const ProgramStep *eval = program_find_step(program, "eval");
   if (!eval || !evaluator->dataset) die("the program of %s has no step eval, or no images are loaded", program->name);
-  Executor *executor = executor_new(program, evaluator->options.threads, err);
+  ExecutorOptions how = {.threads = evaluator->options.threads, .emulator = evaluator->options.emulator};
+  Executor *executor = executor_new(program, &how, err);
   if (!executor) return false;
   DatasetPart part = evaluator->options.test ? DATASET_TEST : DATASET_VALID;
   bool done =

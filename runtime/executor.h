@@ -1,24 +1,73 @@
-/* The CPU device: runs a Program's steps on a pool of threads. */
+/* Executor: a Program on a device: the CPU (a pool of threads) or a GPU (CUDA), chosen by the program.
+ *
+ * The device owns the parameters and one arena as large as the largest step's. The caller reads and writes parameters and inputs
+ * through copies, so that it does not matter where they lie.
+ *
+ * Runs may be asynchronous: executor_run returns the number of a run, which is done once executor_result has returned something
+ * of it. executor_depth says how many runs may be under way before their results are read (CPU: 1): a caller that wants to keep
+ * the device busy reads run n after it has started run n + depth - 1. Everything happens in the order of the calls.
+ *
+ * Errors of the world (no memory on the device, a lost device) make a function return false or null with `err`; after one the
+ * executor can only be freed. */
 #ifndef ADWP_RUNTIME_EXECUTOR_H
 #define ADWP_RUNTIME_EXECUTOR_H
 
 #include "runtime/base/err.h"
+#include "runtime/dataset.h"
+#include "runtime/loader.h"
 #include "runtime/program.h"
 
 typedef struct Executor Executor;
 
-/* Allocates the parameters' memory and one arena as large as the largest step's (huge pages where they are to be had), and
- * starts `threads` - 1 workers. */
-Executor *executor_new(const Program *program, int32_t threads, Err *err);
-void executor_free(Executor *executor);
+typedef struct ExecutorOptions {
+  int32_t threads;      /* of a CPU; at least 1 */
+  const char *emulator; /* the library that stands for the CUDA driver, of a program whose target is the emulator; else null */
+  int32_t depth;        /* of a GPU: how many runs may be under way, 1..8; 0: as many as are good */
+} ExecutorOptions;
 
-float *executor_parameter(Executor *executor, uint32_t parameter); /* stored order */
-/* Where the runtime writes an input before a run, or reads a result after it; null: the step has none of this name. */
-void *executor_input(Executor *executor, const ProgramStep *step, const char *name);
-const float *executor_result(Executor *executor, const ProgramStep *step, const char *name, int64_t *elements);
+/* A CPU: starts `threads` - 1 workers. A GPU: opens the device and loads the program's kernels. */
+Executor *executor_new(const Program *program, const ExecutorOptions *options, Err *err);
+void executor_free(Executor *executor); /* null is allowed */
 
-void executor_run(Executor *executor, const ProgramStep *step, int64_t batch);
-/* The same, adding each launch's time to `seconds` (one a launch, in order over all segments); launches run one by one. */
-void executor_profile(Executor *executor, const ProgramStep *step, int64_t batch, double *seconds);
+int executor_depth(const Executor *executor);
+
+/* A parameter's elements in stored order; both wait for the runs before. */
+bool executor_read(Executor *executor, uint32_t parameter, float *stored, Err *err);
+bool executor_write(Executor *executor, uint32_t parameter, const float *stored, Err *err);
+
+/* Sets an input of the step (program_find_input) for its next runs: `elements` from the first on, 4 bytes each. */
+bool executor_input(Executor *executor, const ProgramStep *step, const char *name, const void *data, int64_t elements, Err *err);
+
+/* Starts the step on `batch` images. Its number, from 0; -1: `err`. */
+int64_t executor_run(Executor *executor, const ProgramStep *step, int64_t batch, Err *err);
+
+/* A result (program_find_result) of run `run`, one of the last `depth`; waits for it. Valid until `depth` further runs have been
+ * started. Null: `err`. */
+const float *executor_result(Executor *executor, const ProgramStep *step, int64_t run, const char *name, Err *err);
+
+/* Waits for all runs. */
+bool executor_finish(Executor *executor, Err *err);
+
+/* Runs the step once, adding each launch's time to `seconds` (one a launch, in order over all segments); launches run one by one.
+ */
+bool executor_profile(Executor *executor, const ProgramStep *step, int64_t batch, double *seconds, Err *err);
+
+/* How many kernels and products one run of the step launches: on a GPU the nodes of its captured graph, with what makes the
+ * batch where the step's last input was a feed's. -1: `err`. */
+int64_t executor_launches(Executor *executor, const ProgramStep *step, int64_t batch, Err *err);
+
+/* ---- feed: where a step's x and y come from ---- */
+
+/* Batches of a data set's images for the executor's steps. A CPU's feed is a loader. A GPU holds the data set's bytes, sent once
+ * an executor, and makes the batch there from the loader's plan of each image: the same pixels. Several feeds may be open.
+ * `dataset` must outlive the executor. */
+typedef struct Feed Feed;
+
+Feed *feed_new(Executor *executor, const Dataset *dataset, const LoaderSettings *settings, Err *err);
+void feed_free(Feed *feed); /* before executor_free; null is allowed */
+
+/* Fills x and y, as far as the step has them, for the step's next run: the next batch. Returns how many images count, as
+ * loader_next; -1: `err`. */
+int64_t feed_next(Feed *feed, const ProgramStep *step, Err *err);
 
 #endif

@@ -55,17 +55,9 @@ int64_t loader_steps(const Dataset *dataset, const LoaderSettings *settings) {
   return settings->training ? count / batch : (count + batch - 1) / batch;
 }
 
-/* What happens to one training image: output pixel (y, x) shows byte (y + top, x + left) of the image, mirrored where `flip`; the
- * square [hole_top, hole_bottom) x [hole_left, hole_right) becomes zeros. */
-typedef struct Augment {
-  int32_t top, left;
-  bool flip;
-  int32_t hole_top, hole_bottom, hole_left, hole_right;
-} Augment;
-
 /* Draws 0: row of the crop, 1: column, 2: flip, 3: row of cutout's centre, 4: column. */
-static Augment draw_augment(const Dataset *dataset, const LoaderSettings *settings, int64_t epoch, uint32_t image) {
-  Augment augment = {0};
+static LoaderImage draw_augment(const Dataset *dataset, const LoaderSettings *settings, int64_t epoch, uint32_t image) {
+  LoaderImage augment = {.image = (int32_t)image};
   if (!settings->training) return augment;
   uint64_t index = (uint64_t)epoch << 32 | image;
   if (settings->crop_pad > 0) {
@@ -86,7 +78,7 @@ static Augment draw_augment(const Dataset *dataset, const LoaderSettings *settin
 }
 
 /* One channel of an image (H, W) bytes into its place in x (H, W, C). */
-static void write_channel(const Dataset *dataset, const Augment *augment, const uint8_t *bytes, const float *normalised,
+static void write_channel(const Dataset *dataset, const LoaderImage *augment, const uint8_t *bytes, const float *normalised,
                           float *x) {
   int32_t height = dataset->height, width = dataset->width, channels = dataset->channels;
   for (int32_t y = 0; y < height; y++) {
@@ -102,17 +94,26 @@ static void write_channel(const Dataset *dataset, const Augment *augment, const 
   }
 }
 
+/* Where a batch goes; each may be null. */
+typedef struct Batch {
+  float *x;
+  LoaderImage *images; /* the plan that x is made from */
+  int32_t *y;
+} Batch;
+
 static void write_batch(const Dataset *dataset, const LoaderSettings *settings, int64_t epoch, int64_t step,
-                        const uint32_t *order, float *x, int32_t *y) {
+                        const uint32_t *order, const Batch *batch) {
   const DatasetList *part = &dataset->parts[settings->part];
   int64_t plane = (int64_t)dataset->height * dataset->width;
-  for (int64_t b = 0; b < settings->batch; b++, x += x ? dataset->image_bytes : 0) {
+  for (int64_t b = 0; b < settings->batch; b++) {
     int64_t at = (step * settings->batch + b) % part->count;
     uint32_t image = part->images[settings->training ? order[at] : at];
-    Augment augment = draw_augment(dataset, settings, epoch, image);
-    for (int32_t c = 0; x && c < dataset->channels; c++)
-      write_channel(dataset, &augment, dataset->pixels + image * dataset->image_bytes + c * plane, dataset->normalised[c], x + c);
-    if (y) y[b] = dataset->labels[image];
+    LoaderImage augment = draw_augment(dataset, settings, epoch, image);
+    for (int32_t c = 0; batch->x && c < dataset->channels; c++)
+      write_channel(dataset, &augment, dataset->pixels + image * dataset->image_bytes + c * plane, dataset->normalised[c],
+                    batch->x + b * dataset->image_bytes + c);
+    if (batch->images) batch->images[b] = augment;
+    if (batch->y) batch->y[b] = dataset->labels[image];
   }
 }
 
@@ -130,17 +131,17 @@ int64_t loader_make(const Dataset *dataset, const LoaderSettings *settings, int6
                     float *x, int32_t *y) {
   if (step < 0 || step >= loader_steps(dataset, settings)) die("batch %lld of an epoch that has fewer", (long long)step);
   draw_order(dataset, settings, epoch, order);
-  write_batch(dataset, settings, epoch, step, order, x, y);
+  write_batch(dataset, settings, epoch, step, order, &(Batch){.x = x, .y = y});
   return images_of_step(dataset, settings, step);
 }
 
-/* Makes a ticket's batch into x and y; `slot` lends its order. Called without the mutex. */
-static int64_t make_ticket(const Loader *loader, Slot *slot, int64_t ticket, float *x, int32_t *y) {
+/* Makes a ticket's batch; `slot` lends its order. Called without the mutex. */
+static int64_t make_ticket(const Loader *loader, Slot *slot, int64_t ticket, const Batch *batch) {
   int64_t number = loader->settings.first_step + ticket, step = number % loader->steps;
   int64_t epoch = loader->settings.epoch + number / loader->steps;
   if (slot->order_epoch != epoch) draw_order(loader->dataset, &loader->settings, epoch, slot->order);
   slot->order_epoch = epoch;
-  write_batch(loader->dataset, &loader->settings, epoch, step, slot->order, x, y);
+  write_batch(loader->dataset, &loader->settings, epoch, step, slot->order, batch);
   return images_of_step(loader->dataset, &loader->settings, step);
 }
 
@@ -157,7 +158,7 @@ static void *work(void *context) {
     int64_t ticket = loader->next_ticket++;
     Slot *slot = &loader->slots[ticket % loader->settings.ahead];
     pthread_mutex_unlock(&loader->mutex);
-    int64_t images = make_ticket(loader, slot, ticket, slot->x, slot->y);
+    int64_t images = make_ticket(loader, slot, ticket, &(Batch){.x = slot->x, .y = slot->y});
     pthread_mutex_lock(&loader->mutex);
     slot->images = images;
     slot->ready = true;
@@ -252,7 +253,7 @@ int64_t loader_next(Loader *loader, float *x, int32_t *y) {
   Slot *slot = &loader->slots[ticket % loader->settings.ahead];
   if (!loader->thread_count) {
     loader->used++;
-    return make_ticket(loader, slot, ticket, x, y);
+    return make_ticket(loader, slot, ticket, &(Batch){.x = x, .y = y});
   }
   pthread_mutex_lock(&loader->mutex);
   while (!slot->ready) pthread_cond_wait(&loader->made, &loader->mutex);
@@ -266,4 +267,10 @@ int64_t loader_next(Loader *loader, float *x, int32_t *y) {
   pthread_cond_signal(&loader->freed);
   pthread_mutex_unlock(&loader->mutex);
   return images;
+}
+
+int64_t loader_next_plan(Loader *loader, LoaderImage *images, int32_t *y) {
+  if (loader->thread_count) die("a plan from a loader whose threads make batches");
+  if (loader->used >= loader->tickets) return 0;
+  return make_ticket(loader, &loader->slots[0], loader->used++, &(Batch){.images = images, .y = y});
 }

@@ -33,6 +33,14 @@ LoaderSettings loader_validation(DatasetPart part, int32_t batch);
 /* Steps of an epoch: count / batch rounded down (training) or up. */
 int64_t loader_steps(const Dataset *dataset, const LoaderSettings *settings);
 
+/* What happens to one image: output pixel (y, x) shows byte (y + top, x + left) of the image, mirrored where `flip`, 0 outside;
+ * the square [hole_top, hole_bottom) x [hole_left, hole_right) becomes zeros. Eight ints: the rows of a plan that a GPU reads. */
+typedef struct LoaderImage {
+  int32_t image; /* of the data set */
+  int32_t top, left, flip;
+  int32_t hole_top, hole_bottom, hole_left, hole_right;
+} LoaderImage;
+
 typedef struct Loader Loader;
 
 /* `dataset` must outlive the loader. Null: too few images for one batch, or no thread could be made. */
@@ -44,6 +52,9 @@ void loader_free(Loader *loader);
  * `batch` in training; fewer in a last, filled-up batch; 0, and nothing is written, after the last batch of a validation. Where x
  * or y is null, a step that does not read it, that part of the batch is dropped. Called by one thread. */
 int64_t loader_next(Loader *loader, float *x, int32_t *y);
+
+/* The next batch as a plan, not made: `batch` images, and y; either may be null. Only of a loader without threads. */
+int64_t loader_next_plan(Loader *loader, LoaderImage *images, int32_t *y);
 
 /* One batch of step `step` < loader_steps() of `epoch`, made here and now; what loader_next gives. `order` is memory for as many
  * indices as the part has images. */

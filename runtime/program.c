@@ -68,6 +68,20 @@ void program_to_canonical(const ProgramParameter *parameter, const float *stored
   }
 }
 
+static const NamedBuffer *find_named(const NamedBuffer *buffers, uint32_t count, const char *name) {
+  for (uint32_t i = 0; i < count; i++)
+    if (strcmp(buffers[i].name, name) == 0) return &buffers[i];
+  return NULL;
+}
+
+const NamedBuffer *program_find_input(const ProgramStep *step, const char *name) {
+  return find_named(step->inputs, step->input_count, name);
+}
+
+const NamedBuffer *program_find_result(const ProgramStep *step, const char *name) {
+  return find_named(step->results, step->result_count, name);
+}
+
 const ProgramStep *program_find_step(const Program *program, const char *name) {
   for (uint32_t i = 0; i < program->step_count; i++)
     if (strcmp(program->steps[i].name, name) == 0) return &program->steps[i];

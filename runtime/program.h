@@ -20,10 +20,18 @@ typedef struct KernelArgs {
 /* Runs the tasks task0 <= t < task1. */
 typedef void KernelFunction(const KernelArgs *args, int64_t task0, int64_t task1);
 
+typedef enum ProgramDevice { PROGRAM_CPU, PROGRAM_CUDA } ProgramDevice;
+
+/* On a GPU a kernel is `extern "C" __global__ void symbol(buffers in parameter order, int batch)`, a block of `threads` a task.
+ */
 typedef struct ProgramKernel {
   const char *name;
-  KernelFunction *run;
-  int64_t scratch_bytes;
+  KernelFunction *run;   /* PROGRAM_CPU */
+  int64_t scratch_bytes; /* of a CPU's worker */
+  const char *symbol;    /* PROGRAM_CUDA, as all below */
+  const void *image;     /* what cuModuleLoadData takes: a cubin, PTX, or for the emulator the CUDA text; ends in a zero byte */
+  size_t image_bytes;
+  int32_t threads;
 } ProgramKernel;
 
 typedef enum BufferSpace {
@@ -36,13 +44,34 @@ typedef struct BufferRef {
   int64_t offset; /* bytes, multiple of 64 but for views of channels inside a concatenation */
 } BufferRef;
 
+/* How many tasks a launch has at B, where a task, or `tasks` of them together, do `images` images. */
+static inline int64_t program_tasks(int32_t images, int32_t tasks, int64_t batch) {
+  return images ? (batch + images - 1) / images * tasks : tasks;
+}
+
+/* A product of row-major matrices by the device's library: C (m, n) = op(A) (m, k) * op(B) (k, n) + beta * C. Buffers: A, B, C. A
+ * matrix has `stride` elements from row to row and f32 or bf16 elements; sums are f32. */
+typedef struct ProgramMatrix {
+  bool transposed; /* op */
+  bool bf16;
+  int64_t stride;
+} ProgramMatrix;
+
+typedef struct ProgramProduct {
+  ProgramMatrix a, b, c;
+  int64_t m, n, k;
+  bool batch_m, batch_k; /* that side is times B */
+  bool tf32;             /* f32 factors may be rounded to tf32 */
+  float beta;            /* 0 or 1 */
+} ProgramProduct;
+
 typedef struct Launch {
   uint32_t kernel;
   uint32_t buffer_count;
   const BufferRef *buffers;
-  int32_t images_per_task; /* tasks = ceil(B / images_per_task); 0: `tasks` */
-  int32_t tasks;
-  double flops; /* useful operations at B = batch: multiply-adds of convolutions and products counted as 2 */
+  const ProgramProduct *product; /* not null: this, by the device's library, and no kernel. PROGRAM_CUDA only */
+  int32_t images, tasks;         /* program_tasks: ceil(B / images) * tasks tasks; images 0: `tasks` */
+  double flops;                  /* useful operations at B = batch: multiply-adds of convolutions and products counted as 2 */
 } Launch;
 
 typedef struct Segment {
@@ -52,7 +81,7 @@ typedef struct Segment {
 
 typedef struct NamedBuffer { /* an input that the runtime fills, or a result that it reads, both in the step's arena */
   const char *name;
-  int64_t offset, elements; /* elements at B = batch; float, or int32_t for labels */
+  int64_t offset, elements; /* elements at B = batch; float, or int32_t for labels; 4 bytes each */
   bool integer;
 } NamedBuffer;
 
@@ -127,9 +156,10 @@ typedef struct ProgramSearch { /* see dsl/model.h's Search */
 } ProgramSearch;
 
 typedef struct Program {
-  const char *name;       /* the hypernetwork's */
-  const char *space;      /* the space's name: what arch.adwp imports its operations from */
-  const char *target;     /* "x86-64-v4" */
+  const char *name;  /* the hypernetwork's */
+  const char *space; /* the space's name: what arch.adwp imports its operations from */
+  ProgramDevice device;
+  const char *target;     /* "x86-64-v4", "sm_90", "cuda-emulator"; with the precision where that is not fp32: "sm_90 bf16" */
   const char *model_text; /* the filled-in model, a whole .adwp file */
   const char *model_hash; /* of what decides whether a checkpoint fits: hexadecimal */
   int32_t batch;
@@ -138,6 +168,9 @@ typedef struct Program {
   uint32_t parameter_count;
   const ProgramKernel *kernels;
   uint32_t kernel_count;
+  /* PROGRAM_CUDA: the kernel that makes a batch from the data set's bytes: pixels u8, plan i32 (B, 8: LoaderImage), normalised
+   * f32 (C, 256), x (B, H, W, C) f32; B tasks. */
+  uint32_t images_kernel;
   const ProgramStep *steps; /* train_step, search_step, cross_step, eval, as far as asked for */
   uint32_t step_count;
   const ProgramCell *cells;
@@ -150,7 +183,9 @@ typedef struct Program {
 void program_to_stored(const ProgramParameter *parameter, const float *canonical, float *stored);
 void program_to_canonical(const ProgramParameter *parameter, const float *stored, float *canonical);
 
-const ProgramStep *program_find_step(const Program *program, const char *name); /* null: none */
-int32_t program_find_parameter(const Program *program, const char *name);       /* -1: none */
+const NamedBuffer *program_find_input(const ProgramStep *step, const char *name);  /* null: none */
+const NamedBuffer *program_find_result(const ProgramStep *step, const char *name); /* null: none */
+const ProgramStep *program_find_step(const Program *program, const char *name);    /* null: none */
+int32_t program_find_parameter(const Program *program, const char *name);          /* -1: none */
 
 #endif

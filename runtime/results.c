@@ -15,8 +15,8 @@
 typedef struct Chosen {
   const Program *program;
   Executor *executor;
-  uint32_t *parameters; /* one a tensor */
-  float *canonical;     /* of the weight that is being written */
+  uint32_t *parameters;      /* one a tensor */
+  float *stored, *canonical; /* of the weight that is being written */
 } Chosen;
 
 /* The logits of one node inside `alpha`. */
@@ -32,18 +32,18 @@ static const float *node_logits(const Program *program, const float *alpha, int3
   die("the program has no logits %s of %d candidates", name, candidates);
 }
 
-static const void *fetch_weight(void *context, size_t tensor) {
+static const void *fetch_weight(void *context, size_t tensor, Err *err) {
   Chosen *chosen = context;
   uint32_t parameter = chosen->parameters[tensor];
-  program_to_canonical(&chosen->program->parameters[parameter], executor_parameter(chosen->executor, parameter),
-                       chosen->canonical);
+  if (!executor_read(chosen->executor, parameter, chosen->stored, err)) return NULL;
+  program_to_canonical(&chosen->program->parameters[parameter], chosen->stored, chosen->canonical);
   return chosen->canonical;
 }
 
 static bool write_weights(const char *path, const Program *program, Executor *executor, const float *alpha, Arena *memory,
                           Err *err) {
   SafetensorsTensor *tensors = ARENA_ARRAY(memory, SafetensorsTensor, program->parameter_count);
-  Chosen chosen = {program, executor, ARENA_ARRAY(memory, uint32_t, program->parameter_count), NULL};
+  Chosen chosen = {program, executor, ARENA_ARRAY(memory, uint32_t, program->parameter_count), NULL, NULL};
   size_t count = 0;
   int64_t largest = 0;
   for (uint32_t i = 0; i < program->parameter_count; i++) {
@@ -65,9 +65,10 @@ static bool write_weights(const char *path, const Program *program, Executor *ex
       {"target", program->target},
       {"seed", arena_printf(memory, "%" PRIu64, program->search.seed)},
   };
-  chosen.canonical = memory_alloc((size_t)largest * sizeof(float) + 1);
+  chosen.stored = memory_alloc(2 * (size_t)largest * sizeof(float) + 1);
+  chosen.canonical = chosen.stored + largest;
   bool done = safetensors_write(path, tensors, count, metadata, sizeof metadata / sizeof *metadata, fetch_weight, &chosen, err);
-  free(chosen.canonical);
+  free(chosen.stored);
   return done;
 }
 

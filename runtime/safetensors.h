@@ -35,9 +35,10 @@ typedef struct SafetensorsEntry {
   const char *key, *value;
 } SafetensorsEntry;
 
-/* Where a tensor's `data` is null, `fetch` gives it when its turn comes: its elements, valid until the next call. Tensors lie in
- * the file in the order given, but those of 8-byte types before those of 4-byte ones, so that each is aligned. */
-typedef const void *SafetensorsFetch(void *context, size_t tensor);
+/* Where a tensor's `data` is null, `fetch` gives it when its turn comes: its elements, valid until the next call, or null with
+ * `err`, and nothing is written. Tensors lie in the file in the order given, but those of 8-byte types before those of 4-byte
+ * ones, so that each is aligned. */
+typedef const void *SafetensorsFetch(void *context, size_t tensor, Err *err);
 
 /* Replaces the file at `path` as a whole: at any moment, and after a crash or a full disk, the old or the new one is there. */
 bool safetensors_write(const char *path, const SafetensorsTensor *tensors, size_t tensor_count, const SafetensorsEntry *metadata,

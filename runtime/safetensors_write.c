@@ -74,6 +74,7 @@ static char *header_text(const SafetensorsTensor *tensors, const size_t *order, 
 typedef struct Output {
   int fd;
   XXH3_state_t *hash;
+  bool fetch_failed;
 } Output;
 
 static bool output(Output *out, const void *data, size_t size) {
@@ -108,16 +109,19 @@ static bool output_hash(Output *out, const char *text) {
   return put == SAFETENSORS_DIGITS;
 }
 
-/* Everything into the open temporary file; false: errno says why. */
+/* Everything into the open temporary file; false: errno says why, or where a fetch failed `err`. */
 static bool write_contents(Output *out, const char *text, const SafetensorsTensor *tensors, const size_t *order, size_t count,
-                           SafetensorsFetch *fetch, void *context) {
+                           SafetensorsFetch *fetch, void *context, Err *err) {
   if (!output_header(out, text)) return false;
   for (size_t i = 0; i < count; i++) {
     const SafetensorsTensor *tensor = &tensors[order[i]];
     size_t bytes = tensor_bytes(tensor);
     const void *data = tensor->data;
-    if (!data && bytes) data = fetch(context, order[i]);
-    if (bytes && !output(out, data, bytes)) return false;
+    if (!data && bytes) {
+      data = fetch(context, order[i], err);
+      out->fetch_failed = !data;
+    }
+    if (out->fetch_failed || (bytes && !output(out, data, bytes))) return false;
   }
   return output_hash(out, text) && fsync(out->fd) == 0;
 }
@@ -127,7 +131,7 @@ static bool replace(const char *path, const char *temporary, const char *text, c
   Output out = {.fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644), .hash = XXH3_createState()};
   if (!out.hash) die("no memory for a hash");
   XXH3_128bits_reset(out.hash);
-  bool done = out.fd >= 0 && write_contents(&out, text, tensors, order, count, fetch, context);
+  bool done = out.fd >= 0 && write_contents(&out, text, tensors, order, count, fetch, context, err);
   int why = errno;
   if (out.fd >= 0 && close(out.fd) && done) {
     done = false;
@@ -143,6 +147,7 @@ static bool replace(const char *path, const char *temporary, const char *text, c
     return true;
   }
   if (out.fd >= 0) unlink(temporary);
+  if (out.fetch_failed) return err_wrap(err, "cannot write %s", path);
   const char *advice = why == ENOSPC || why == EDQUOT  ? "; make room there"
                        : why == EACCES || why == EROFS ? "; make it writable"
                                                        : "";

@@ -1,5 +1,8 @@
 /* The loop of Algorithm 1. A run's position is (epoch, steps of it that are done); everything that a step does is a function of
- * the position, the seed and the state that a checkpoint holds, so stopping anywhere between two steps changes nothing. */
+ * the position, the seed and the state that a checkpoint holds, so stopping anywhere between two steps changes nothing.
+ *
+ * As many steps as the executor's depth are started before the first one's results are read; the position is that of the steps
+ * whose results have been. Nothing is under way while the logits are set, validated or written, or a checkpoint is. */
 #include "runtime/search.h"
 
 #include "runtime/base/arena.h"
@@ -29,14 +32,15 @@ typedef struct Search {
   RunFolder *folder;
   Executor *executor;
   Dataset *dataset;
-  Loader *loader;
+  Feed *feed;
   Metrics *metrics;
   const ProgramStep *steps[3];     /* one a Stage; null where no epoch uses it */
   const ProgramStep *eval, *enter; /* enter: search_enter, null where nothing is hoisted */
   bool entered;                    /* search_enter has run since the weights last changed */
   int64_t epoch_steps;             /* steps of an epoch */
   const char *checkpoint;
-  SearchState state;
+  SearchState state;                                 /* after the steps whose results have been read */
+  int64_t queued, oldest;                            /* steps under way, which follow `state`, and the run of the first of them */
   double started, epoch_started, checkpoint_written; /* seconds of the monotonic clock */
   int64_t checkpoint_step; /* of the run, that the last checkpoint was written after; -1: none in this process */
 } Search;
@@ -60,6 +64,7 @@ static double rate_of(const ProgramSearch *plan, int32_t epoch) {
   return plan->lr_end + (plan->lr_start - plan->lr_end) * (1 + cos(M_PI * epoch / plan->total)) / 2;
 }
 
+/* How many steps of the run are done. */
 static int64_t run_step(const Search *search) {
   return search->state.epoch * search->epoch_steps + search->state.epoch_step;
 }
@@ -87,53 +92,66 @@ static bool write_checkpoint(Search *search, Err *err) {
   return true;
 }
 
+/* Of the position after the steps that are under way. */
 static bool checkpoint_is_due(const Search *search) {
   const SearchOptions *options = search->options;
-  if (options->checkpoint_steps > 0 && run_step(search) % options->checkpoint_steps == 0) return true;
+  int64_t step = run_step(search) + search->queued;
+  if (options->checkpoint_steps > 0 && step % options->checkpoint_steps == 0) return true;
   return options->checkpoint_minutes > 0 && now_seconds() - search->checkpoint_written > 60 * options->checkpoint_minutes;
 }
 
-static void set_scalars(Search *search, const ProgramStep *step, Stage stage) {
+static bool set_input(Search *search, const ProgramStep *step, const char *name, const float *values, int64_t count, Err *err) {
+  return !program_find_input(step, name) || executor_input(search->executor, step, name, values, count, err);
+}
+
+/* The inputs of step `step_number` of the run. */
+static bool set_scalars(Search *search, const ProgramStep *step, Stage stage, int64_t step_number, Err *err) {
   const ProgramSearch *plan = &search->program->search;
-  float *rate = executor_input(search->executor, step, "rate");
-  if (rate) *rate = (float)rate_of(plan, search->state.epoch);
-  float *corrections = executor_input(search->executor, step, "alpha.corrections");
-  if (!corrections || stage == STAGE_TRAIN) return;
-  double t = (double)(run_step(search) - plan->train * search->epoch_steps + 1); /* this update of the logits, counted from 1 */
-  corrections[0] = (float)plan->alpha_lr;
-  corrections[1] = (float)(1 - pow(plan->alpha_beta1, t));
-  corrections[2] = (float)(1 - pow(plan->alpha_beta2, t));
+  float rate = (float)rate_of(plan, search->state.epoch);
+  if (!set_input(search, step, "rate", &rate, 1, err)) return false;
+  if (stage == STAGE_TRAIN) return true;
+  double t = (double)(step_number - plan->train * search->epoch_steps + 1); /* this update of the logits, counted from 1 */
+  const float corrections[3] = {(float)plan->alpha_lr, (float)(1 - pow(plan->alpha_beta1, t)),
+                                (float)(1 - pow(plan->alpha_beta2, t))};
+  return set_input(search, step, "alpha.corrections", corrections, 3, err);
 }
 
-static float scalar_result(Search *search, const ProgramStep *step, const char *name) {
-  const float *value = executor_result(search->executor, step, name, NULL);
-  return value ? *value : 0;
-}
-
-/* One step at the position of `state`, which it moves on. */
-static bool take_step(Search *search, Stage stage, Err *err) {
+/* Starts the step that follows those under way. */
+static bool start_step(Search *search, Stage stage, Err *err) {
   const Program *program = search->program;
-  SearchState *state = &search->state;
   const ProgramStep *step = search->steps[stage];
-  loader_next(search->loader, executor_input(search->executor, step, "x"), executor_input(search->executor, step, "y"));
-  if (stage == STAGE_TRAIN)
-    draw_random_alpha(program, search->executor, program->search.seed, run_step(search), program->search.alpha_scale);
-  set_scalars(search, step, stage);
-  executor_run(search->executor, step, program->search.batch);
-  double loss = scalar_result(search, step, "loss"), norm = scalar_result(search, step, "norm");
-  state->epoch_step++;
-  if (!isfinite(loss)) return stop_at_bad_value(search, "the loss", loss, err);
-  if (!isfinite(norm)) return stop_at_bad_value(search, "the gradient's norm", norm, err);
-  const float *right = executor_result(search->executor, step, "correct", NULL);
-  int64_t correct = 0;
-  for (int32_t i = 0; right && i < program->search.batch; i++) correct += right[i] > 0;
-  StepSums *sums[] = {&state->epoch_sums, &state->line_sums};
-  for (int i = 0; i < 2; i++) {
-    sums[i]->loss += loss;
-    sums[i]->correct += correct;
-    sums[i]->steps++;
-  }
+  int64_t number = run_step(search) + search->queued;
+  if (feed_next(search->feed, step, err) < 0) return false;
+  if (stage == STAGE_TRAIN &&
+      !draw_random_alpha(program, search->executor, program->search.seed, number, program->search.alpha_scale, err))
+    return false;
+  if (!set_scalars(search, step, stage, number, err)) return false;
+  int64_t run = executor_run(search->executor, step, program->search.batch, err);
+  if (run < 0) return false;
+  if (!search->queued++) search->oldest = run;
   return true;
+}
+
+/* A result of the oldest step under way. Null: `err`, or where the step has no such result `*missing`. */
+static const float *oldest_result(Search *search, Stage stage, const char *name, bool *missing, Err *err) {
+  const ProgramStep *step = search->steps[stage];
+  *missing = !program_find_result(step, name);
+  return *missing ? NULL : executor_result(search->executor, step, search->oldest, name, err);
+}
+
+static bool scalar_result(Search *search, Stage stage, const char *name, double *value, Err *err) {
+  bool missing;
+  const float *found = oldest_result(search, stage, name, &missing, err);
+  *value = found ? (double)*found : 0;
+  return found || missing;
+}
+
+static bool count_correct(Search *search, Stage stage, int64_t *correct, Err *err) {
+  bool missing;
+  const float *right = oldest_result(search, stage, "correct", &missing, err);
+  *correct = 0;
+  for (int32_t i = 0; right && i < search->program->search.batch; i++) *correct += right[i] > 0;
+  return right || missing;
 }
 
 /* One line, of the steps in `sums`; `more` is appended inside it. */
@@ -168,6 +186,41 @@ static void show_progress(Search *search, const char *stage) {
   progress_step(search->options->progress, &shown);
 }
 
+/* Waits for the oldest step under way, with which the position moves on: sums, lines and progress are of steps in their order,
+ * however many are under way. */
+static bool settle_step(Search *search, Stage stage, Err *err) {
+  SearchState *state = &search->state;
+  int64_t metric_steps = search->options->metric_steps, correct;
+  double loss, norm;
+  if (!scalar_result(search, stage, "loss", &loss, err) || !scalar_result(search, stage, "norm", &norm, err) ||
+      !count_correct(search, stage, &correct, err))
+    return false;
+  search->queued--;
+  search->oldest++;
+  state->epoch_step++;
+  if (!isfinite(loss)) return stop_at_bad_value(search, "the loss", loss, err);
+  if (!isfinite(norm)) return stop_at_bad_value(search, "the gradient's norm", norm, err);
+  StepSums *sums[] = {&state->epoch_sums, &state->line_sums};
+  for (int i = 0; i < 2; i++) {
+    sums[i]->loss += loss;
+    sums[i]->correct += correct;
+    sums[i]->steps++;
+  }
+  if (metric_steps > 0 && state->epoch_step % metric_steps == 0) {
+    if (!add_line(search, "steps", stage, &state->line_sums, "", err)) return false;
+    state->line_sums = (StepSums){0};
+  }
+  show_progress(search, stage_names[stage]);
+  return true;
+}
+
+/* Until at most `left` steps are under way. */
+static bool settle_steps(Search *search, Stage stage, int64_t left, Err *err) {
+  while (search->queued > left)
+    if (!settle_step(search, stage, err)) return false;
+  return true;
+}
+
 /* Whether an epoch's logits may become the result (semantics: those that begin at or after cross.end, where there are any). */
 static bool may_be_best(const ProgramSearch *plan, int32_t epoch) {
   bool after_cross = plan->cross_start < plan->cross_end && plan->cross_end < plan->total;
@@ -188,7 +241,7 @@ static bool validate(Search *search, EvaluateOutcome *outcome, Text *more, Err *
     state->best_epoch = state->epoch;
     state->best_correct = outcome->correct;
     state->best_loss = outcome->loss;
-    checkpoint_copy_alpha(search->program, search->executor, state->best_alpha);
+    if (!checkpoint_copy_alpha(search->program, search->executor, state->best_alpha, err)) return false;
   }
   text_printf(more, ",\"valid_loss\":%.9g,\"valid_accuracy\":%.9g,\"best\":%s", outcome->loss, outcome->accuracy,
               best ? "true" : "false");
@@ -234,38 +287,44 @@ static bool end_epoch(Search *search, Stage stage, bool *stopped, Err *err) {
   return done;
 }
 
+/* What happens once, before an epoch's first step in this process. */
+static bool begin_epoch(Search *search, Stage stage, Err *err) {
+  const SearchState *state = &search->state;
+  const ProgramSearch *plan = &search->program->search;
+  search->epoch_started = now_seconds();
+  if (state->epoch == plan->train && state->epoch_step == 0 &&
+      !draw_initial_alpha(search->program, search->executor, plan->seed, plan->alpha_initial, err))
+    return false;
+  if (stage == STAGE_SEARCH && search->enter && !search->entered && /* the weights stand still from here on */
+      executor_run(search->executor, search->enter, plan->batch, err) < 0)
+    return false;
+  search->entered = stage == STAGE_SEARCH;
+  return true;
+}
+
 static bool run_epoch(Search *search, bool *stopped, Err *err) {
   SearchState *state = &search->state;
-  const SearchOptions *options = search->options;
-  const ProgramSearch *plan = &search->program->search;
-  Stage stage = stage_of(plan, state->epoch);
-  search->epoch_started = now_seconds();
-  if (state->epoch == plan->train && state->epoch_step == 0)
-    draw_initial_alpha(search->program, search->executor, plan->seed, plan->alpha_initial);
-  if (stage == STAGE_SEARCH && search->enter && !search->entered) /* the weights stand still from here on */
-    executor_run(search->executor, search->enter, search->program->search.batch);
-  search->entered = stage == STAGE_SEARCH;
-  while (state->epoch_step < search->epoch_steps) {
-    if ((*stopped = must_stop(search))) return true;
-    if (!take_step(search, stage, err)) return false;
-    if (options->metric_steps > 0 && state->epoch_step % options->metric_steps == 0) {
-      if (!add_line(search, "steps", stage, &state->line_sums, "", err)) return false;
-      state->line_sums = (StepSums){0};
-    }
-    show_progress(search, stage_names[stage]);
-    if (state->epoch_step < search->epoch_steps && checkpoint_is_due(search) && !write_checkpoint(search, err)) return false;
+  Stage stage = stage_of(&search->program->search, state->epoch);
+  int64_t depth = executor_depth(search->executor);
+  if (!begin_epoch(search, stage, err)) return false;
+  while (state->epoch_step + search->queued < search->epoch_steps) {
+    if ((*stopped = must_stop(search))) return settle_steps(search, stage, 0, err);
+    if (!start_step(search, stage, err) || !settle_steps(search, stage, depth - 1, err)) return false;
+    if (state->epoch_step + search->queued < search->epoch_steps && checkpoint_is_due(search) &&
+        (!settle_steps(search, stage, 0, err) || !write_checkpoint(search, err)))
+      return false;
   }
-  return end_epoch(search, stage, stopped, err);
+  return settle_steps(search, stage, 0, err) && end_epoch(search, stage, stopped, err);
 }
 
 /* The architecture and the weights, and the line that says where they came from. */
 static bool finish(Search *search, Err *err) {
   SearchState *state = &search->state;
   const ProgramSearch *plan = &search->program->search;
-  if (state->best_epoch < 0) { /* no search stage: the logits with which it would have begun */
-    draw_initial_alpha(search->program, search->executor, plan->seed, plan->alpha_initial);
-    checkpoint_copy_alpha(search->program, search->executor, state->best_alpha);
-  }
+  if (state->best_epoch < 0 && /* no search stage: the logits with which it would have begun */
+      (!draw_initial_alpha(search->program, search->executor, plan->seed, plan->alpha_initial, err) ||
+       !checkpoint_copy_alpha(search->program, search->executor, state->best_alpha, err)))
+    return false;
   if (!results_write(run_folder_path(search->folder), search->program, search->executor, state->best_alpha, err)) return false;
   double images = (double)search->dataset->parts[DATASET_VALID].count;
   return metrics_add(
@@ -309,7 +368,7 @@ static bool open_run(Search *search, Err *err) {
   state->data_hash = hash_images(search->dataset);
   state->best_alpha = ARENA_ARRAY(search->memory, float, checkpoint_alpha_elements(program));
   if (has_checkpoint) {
-    if (!checkpoint_read(search->checkpoint, program, search->executor, state, err)) return false;
+    if (!checkpoint_read(search->checkpoint, program, search->executor, options->move, state, err)) return false;
     if (state->epoch_step > search->epoch_steps)
       return err_set(err, "the checkpoint %s is damaged: step %lld of %lld", search->checkpoint, (long long)state->epoch_step,
                      (long long)search->epoch_steps);
@@ -318,7 +377,7 @@ static bool open_run(Search *search, Err *err) {
     progress_line(options->progress, "resumed after step %lld of %lld", (long long)run_step(search), (long long)run_steps);
   } else {
     if (options->resume) progress_line(options->progress, "there is no checkpoint yet: the run starts from its beginning");
-    draw_weights(program, search->executor, program->search.seed);
+    if (!draw_weights(program, search->executor, program->search.seed, err)) return false;
   }
   if (!run_folder_keep_model(search->folder, program->model_text, has_checkpoint, err)) return false;
   search->metrics = metrics_open(run_folder_path(search->folder), state->metrics, err);
@@ -345,25 +404,26 @@ static bool find_steps(Search *search, Err *err) {
                  (long long)search->dataset->parts[DATASET_TRAIN].count, plan->batch);
 }
 
-static bool open_loader(Search *search, Err *err) {
+static bool open_feed(Search *search, Err *err) {
   const ProgramSearch *plan = &search->program->search;
   LoaderSettings settings = loader_training(&search->program->data, plan->batch);
   settings.seed = plan->seed;
   settings.epoch = search->state.epoch;
   settings.first_step = search->state.epoch_step;
   settings.threads = 1;
-  search->loader = loader_new(search->dataset, &settings, err);
-  return search->loader;
+  search->feed = feed_new(search->executor, search->dataset, &settings, err);
+  return search->feed;
 }
 
 bool search_run(const Program *program, const SearchOptions *options, SearchSummary *summary, Err *err) {
   Search search = {
       .program = program, .options = options, .memory = arena_new(), .started = now_seconds(), .checkpoint_step = -1};
   search.checkpoint_written = search.started;
+  ExecutorOptions how = {.threads = options->threads, .emulator = options->emulator, .depth = options->depth};
   bool done = (search.dataset = dataset_load(&program->data, options->data_folder, err)) && find_steps(&search, err) &&
-              (search.executor = executor_new(program, options->threads, err)) && open_run(&search, err) &&
-              open_loader(&search, err) && run_epochs(&search, summary, err);
-  loader_free(search.loader);
+              (search.executor = executor_new(program, &how, err)) && open_run(&search, err) && open_feed(&search, err) &&
+              run_epochs(&search, summary, err);
+  feed_free(search.feed);
   metrics_free(search.metrics);
   executor_free(search.executor);
   dataset_free(search.dataset);

@@ -19,7 +19,10 @@ typedef struct SearchOptions {
   const char *data_folder; /* null where the data are synthetic */
   const char *run_folder;  /* made where it is missing */
   int32_t threads;
+  const char *emulator; /* as ExecutorOptions, and so is `depth` */
+  int32_t depth;
   bool resume;                       /* continue the run in the folder; otherwise the folder must not hold one */
+  bool move;                         /* the checkpoint may be of another target: the run goes on here, on other bits */
   double checkpoint_minutes;         /* a checkpoint at least this often within an epoch; 0: none by the clock */
   int64_t checkpoint_steps;          /* a checkpoint every so many steps of the run; 0: none by steps */
   int64_t metric_steps;              /* a line in metrics.jsonl every so many steps of an epoch; 0: only at an epoch's end */

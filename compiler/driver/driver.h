@@ -27,19 +27,22 @@ int command_emit(int count, char **arguments, Err *err);
 int command_search(int count, char **arguments, Err *err);
 int command_eval(int count, char **arguments, Err *err);
 int command_profile(int count, char **arguments, Err *err);
+int command_doctor(int count, char **arguments, Err *err);
 
 /* ---- options that several subcommands have ---- */
 
 typedef struct SharedOptions {
   VECTOR(const char *) settings; /* --set KEY=VALUE */
   const char *cpu;               /* --cpu; null: this machine's */
+  const char *device;            /* --device: "cpu", "cuda" or "cuda-emulator" */
+  Products precision;            /* --precision */
   int32_t threads;               /* --threads; 0 until options_finish */
   bool no_cache;                 /* --no-cache */
 } SharedOptions;
 
 /* Argp children; the input of each is a SharedOptions. */
 extern const struct argp options_settings; /* --set */
-extern const struct argp options_machine;  /* --cpu, --threads, --no-cache */
+extern const struct argp options_machine;  /* --device, --precision, --cpu, --threads, --no-cache */
 
 /* The number that `text` is, between `low` and `high`; anything else is an error of usage. `name`: "--threads". */
 int32_t options_number(const struct argp_state *state, const char *name, const char *text, int32_t low, int32_t high);
@@ -62,6 +65,12 @@ const Model *driver_load_run(const char *folder, Arena *arena, Err *err);
 /* Compiles; says on standard error what it compiled where `verbose`. */
 Compiled *driver_compile(const Model *model, const SharedOptions *options, unsigned steps, const KeptOperations *kept,
                          bool verbose, Err *err);
+
+/* What the options say about the target, for pipeline_compile; in `arena`. With --device=cuda the machine's GPU is asked for its
+ * architecture. False: `err`, such as that there is no GPU. */
+bool driver_target(const SharedOptions *options, PipelineOptions *pipeline, Arena *arena, Err *err);
+/* The emulator's library where --device=cuda-emulator wants it, else null; false: it is not there. In `arena`. */
+bool driver_emulator(const SharedOptions *options, const char **path, Arena *arena, Err *err);
 
 /* Says on standard error why the kernel cache was not used, where it should have been. */
 void driver_warn_of_cache(const Compiled *compiled);

@@ -1,20 +1,48 @@
-/* adwp emit: the text of one stage of the compiler. */
+/* adwp emit: the text of one stage of the compiler, or a file a kernel of what a GPU gets. None of it needs a GPU. */
 #include "compiler/driver/driver.h"
 
+#include "runtime/base/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { KEY_STAGE = 0x200, KEY_STEP, KEY_OUTPUT = 'o' };
+enum { KEY_STAGE = 0x200, KEY_STEP, KEY_ARCH, KEY_OUTPUT = 'o' };
+
+typedef enum StageKind { STAGE_MODEL, STAGE_TEXT, STAGE_FILES, STAGE_RESOURCES } StageKind;
+
+static const struct {
+  const char *name;
+  StageKind kind;
+  const char *suffix; /* of a kernel's file */
+} stages[] = {
+    {"spec", STAGE_MODEL, ""},   {"graph", STAGE_TEXT, ""},       {"loop", STAGE_TEXT, ""},
+    {"llvm", STAGE_TEXT, ""},    {"asm", STAGE_TEXT, ""},         {"cuda", STAGE_FILES, "cu"},
+    {"ptx", STAGE_FILES, "ptx"}, {"cubin", STAGE_FILES, "cubin"}, {"resources", STAGE_RESOURCES, ""},
+};
+
+static const char default_arch[] = "sm_90";
 
 typedef struct EmitOptions {
   SharedOptions shared;
-  const char *file, *stage, *step, *output; /* step null: all that a search uses; output null: standard output */
+  const char *file, *step, *output; /* step null: all that a search uses; output null: standard output */
+  const char *archs;                /* --arch: "sm_80,sm_90" */
+  int stage;                        /* index into `stages`; -1: none given */
 } EmitOptions;
 
-static bool known_stage(const char *name) {
-  static const char *const stages[] = {"spec", "graph", "loop", "llvm", "asm"};
-  for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
-    if (!strcmp(stages[i], name)) return true;
-  return false;
+static bool is_gpu_stage(int stage) {
+  return stages[stage].kind == STAGE_FILES || stages[stage].kind == STAGE_RESOURCES;
+}
+
+static void check_usage(EmitOptions *options, const struct argp_state *state) {
+  if (!options->file) argp_error(state, "which FILE?");
+  if (options->stage < 0) argp_error(state, "which --stage?");
+  bool gpu = is_gpu_stage(options->stage);
+  const char *name = stages[options->stage].name;
+  if (options->archs && !gpu) argp_error(state, "--arch is for --stage=cuda, ptx, cubin and resources");
+  if (!strcmp(name, "cubin") && !options->output) argp_error(state, "cubins are files: -o DIR");
+  bool cpu_only = !strcmp(name, "llvm") || !strcmp(name, "asm");
+  if (cpu_only && strcmp(options->shared.device, "cpu")) argp_error(state, "--stage=%s is of --device=cpu", name);
 }
 
 static error_t parse(int key, char *argument, struct argp_state *state) {
@@ -22,8 +50,12 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
   switch (key) {
   case ARGP_KEY_INIT: state->child_inputs[0] = state->child_inputs[1] = &options->shared; return 0;
   case KEY_STAGE:
-    if (!known_stage(argument)) argp_error(state, "--stage is spec, graph, loop, llvm or asm and not `%s`", argument);
-    options->stage = argument;
+    options->stage = -1;
+    for (int i = 0; i < (int)(sizeof stages / sizeof *stages); i++)
+      if (!strcmp(stages[i].name, argument)) options->stage = i;
+    if (options->stage < 0)
+      argp_error(state, "--stage is spec, graph, loop, llvm, asm, cuda, ptx, cubin or resources and not `%s`", argument);
+    if (is_gpu_stage(options->stage)) options->shared.device = "cuda";
     return 0;
   case KEY_STEP:
     if (!options_step(argument))
@@ -31,24 +63,27 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
                  argument);
     options->step = argument;
     return 0;
+  case KEY_ARCH: options->archs = argument; return 0;
   case KEY_OUTPUT: options->output = argument; return 0;
   case ARGP_KEY_ARG:
     if (state->arg_num) argp_error(state, "one FILE, and not also `%s`", argument);
     options->file = argument;
     return 0;
-  case ARGP_KEY_END:
-    if (!options->file) argp_error(state, "which FILE?");
-    if (!options->stage) argp_error(state, "which --stage?");
-    return 0;
+  case ARGP_KEY_END: check_usage(options, state); return 0;
   default: return ARGP_ERR_UNKNOWN;
   }
 }
 
 static const struct argp_option option_list[] = {
-    {"stage", KEY_STAGE, "STAGE", 0, "spec (the model as JSON), graph, loop, llvm or asm", 0},
+    {"stage", KEY_STAGE, "STAGE", 0,
+     "spec (the model as JSON), graph, loop; llvm or asm (of a CPU); cuda, ptx or cubin (of a GPU); resources (registers, spills "
+     "and shared memory of each kernel on a GPU)",
+     0},
     {"step", KEY_STEP, "STEP", 0, "Of this step only: train_step, search_enter, search_step, cross_step, eval or gradient_step",
      0},
-    {"output", KEY_OUTPUT, "FILE", 0, "Write to FILE and not to standard output", 0},
+    {"arch", KEY_ARCH, "ARCH[,ARCH]", 0, "For these GPU architectures: sm_80, sm_90 and so on. sm_90 if not given", 0},
+    {"output", KEY_OUTPUT, "PATH", 0,
+     "Write to the file PATH and not to standard output; cuda, ptx and cubin: into the folder PATH, a file a kernel", 0},
     {0},
 };
 static const struct argp_child children[] = {{&options_settings, 0, NULL, 0}, {&options_machine, 0, NULL, 0}, {0}};
@@ -58,25 +93,92 @@ static const struct argp argp = {.options = option_list,
                                  .doc = "Print what the compiler makes of the model in FILE at one stage.",
                                  .children = children};
 
-static bool print_stage(const Model *model, const EmitOptions *options, Text *text, Err *err) {
-  if (!strcmp(options->stage, "spec")) {
-    dsl_print_spec(model, text);
+/* Where the stage's texts go: together into `whole`, or each into a file of its own. */
+typedef struct Sink {
+  const EmitOptions *options;
+  const char *arch; /* null: no part of a file's name */
+  int count;
+  Text whole;
+} Sink;
+
+static bool take_text(void *context, const char *name, const Text *text, Err *err) {
+  Sink *sink = context;
+  const EmitOptions *options = sink->options;
+  if (stages[options->stage].kind != STAGE_FILES || !options->output) {
+    text_add_bytes(&sink->whole, text->data, text->length);
+    if (name) text_add(&sink->whole, "\n");
     return true;
   }
+  Arena *arena = arena_new();
+  const char *path = arena_printf(arena, "%s/%03d_%s%s%s.%s", options->output, sink->count++, name, sink->arch ? "." : "",
+                                  sink->arch ? sink->arch : "", stages[options->stage].suffix);
+  bool done = file_replace(path, text->data, text->length, err);
+  arena_free(arena);
+  return done;
+}
+
+static void print_resources(const Compiled *compiled, const char *arch, Text *text) {
+  const Program *program = compiled->program;
+  text_printf(text, "%-6s %-28s %7s %9s %6s %6s %6s\n", "arch", "kernel", "threads", "registers", "spills", "stack", "shared");
+  for (uint32_t i = 0; i < program->kernel_count; i++) {
+    const EmitResources *r = &emit_code_image(compiled->code, i)->resources;
+    text_printf(text, "%-6s %-28s %7d %9d %6d %6d %6d\n", arch, program->kernels[i].name, program->kernels[i].threads,
+                r->registers, r->spill_stores + r->spill_loads, r->stack_bytes, r->shared_bytes);
+  }
+}
+
+static bool emit_one(const Model *model, const EmitOptions *options, const char *arch, Sink *sink, Arena *arena, Err *err) {
   unsigned steps = options->step ? options_step(options->step) : STEP_TRAIN | STEP_SEARCH | STEP_CROSS | STEP_EVAL;
-  PipelineOptions pipeline = {.steps = steps, .cpu = options->shared.cpu, .threads = options->shared.threads};
-  return pipeline_print(model, &pipeline, options->stage, options->step, text, err);
+  bool needs_nvrtc = is_gpu_stage(options->stage) && strcmp(stages[options->stage].name, "cuda");
+  bool gpu = strcmp(options->shared.device, "cpu");
+  PipelineOptions pipeline = {.steps = steps,
+                              .device = !gpu          ? "cpu"
+                                        : needs_nvrtc ? "cuda"
+                                                      : "cuda-emulator",
+                              .cpu = options->shared.cpu,
+                              .arch = arch,
+                              .precision = options->shared.precision,
+                              .cache = options->shared.no_cache ? NULL : emit_cache_folder(arena),
+                              .threads = options->shared.threads};
+  if (stages[options->stage].kind != STAGE_RESOURCES)
+    return pipeline_print(model, &pipeline, stages[options->stage].name, options->step, take_text, sink, err);
+  Compiled *compiled = pipeline_compile(model, &pipeline, err);
+  if (!compiled) return false;
+  print_resources(compiled, arch, &sink->whole);
+  pipeline_free(compiled);
+  return true;
+}
+
+static bool emit_stage(const Model *model, const EmitOptions *options, Arena *arena, Err *err) {
+  Sink sink = {.options = options};
+  bool done = true, files = stages[options->stage].kind == STAGE_FILES && options->output;
+  text_add(&sink.whole, "");
+  if (files) done = folder_make(options->output, err);
+  char *archs = arena_printf(arena, "%s", options->archs ? options->archs : default_arch), *rest;
+  bool several = strchr(archs, ',') != NULL;
+  if (stages[options->stage].kind == STAGE_MODEL)
+    dsl_print_spec(model, &sink.whole);
+  else
+    for (char *arch = strtok_r(archs, ",", &rest); arch && done; arch = strtok_r(NULL, ",", &rest)) {
+      sink.arch = several ? arch : NULL;
+      sink.count = 0;
+      done = emit_one(model, options, arch, &sink, arena, err);
+    }
+  if (files)
+    fprintf(stderr, "%d files for each architecture in %s\n", sink.count, options->output);
+  else
+    done = done && driver_write(options->output, &sink.whole, err);
+  text_free(&sink.whole);
+  return done;
 }
 
 int command_emit(int count, char **arguments, Err *err) {
-  EmitOptions options = {0};
+  EmitOptions options = {.stage = -1};
   argp_parse(&argp, count, arguments, 0, NULL, &options);
   options_finish(&options.shared);
   Arena *arena = arena_new();
-  Text text = {0};
   const Model *model = driver_load_model(options.file, &options.shared, arena);
-  bool done = model && print_stage(model, &options, &text, err) && driver_write(options.output, &text, err);
-  text_free(&text);
+  bool done = model && emit_stage(model, &options, arena, err);
   arena_free(arena);
   options_free(&options.shared);
   return done ? STATUS_GOOD : STATUS_FAILED;

@@ -22,6 +22,7 @@ static const Command commands[] = {
     {"eval", command_eval, "measure architectures with predicted weights, without training"},
     {"emit", command_emit, "print what the compiler makes of a model, stage by stage"},
     {"profile", command_profile, "time a step and its kernels"},
+    {"doctor", command_doctor, "tell what this machine can do and what is missing"},
     {"version", command_version, "print the version"},
     {"help", command_help, "print this, or a command's options"},
 };

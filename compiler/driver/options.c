@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_SET = 0x100, KEY_CPU, KEY_THREADS, KEY_NO_CACHE, MOST_THREADS = 1024 };
+enum { KEY_SET = 0x100, KEY_CPU, KEY_DEVICE, KEY_PRECISION, KEY_THREADS, KEY_NO_CACHE, MOST_THREADS = 1024 };
 
 static error_t parse_setting(int key, char *argument, struct argp_state *state) {
   SharedOptions *options = state->input;
@@ -16,12 +16,30 @@ static error_t parse_setting(int key, char *argument, struct argp_state *state) 
   return 0;
 }
 
+static bool known_device(const char *name) {
+  return !strcmp(name, "cpu") || !strcmp(name, "cuda") || !strcmp(name, "cuda-emulator");
+}
+
 static error_t parse_machine(int key, char *argument, struct argp_state *state) {
   SharedOptions *options = state->input;
   switch (key) {
   case KEY_CPU: options->cpu = argument; return 0;
+  case KEY_DEVICE:
+    if (!known_device(argument)) argp_error(state, "--device is cpu, cuda or (for tests) cuda-emulator and not `%s`", argument);
+    options->device = argument;
+    return 0;
+  case KEY_PRECISION:
+    if (!pipeline_precision(argument, &options->precision))
+      argp_error(state, "--precision is fp32, tf32 or bf16 and not `%s`", argument);
+    return 0;
   case KEY_THREADS: options->threads = options_number(state, "--threads", argument, 1, MOST_THREADS); return 0;
   case KEY_NO_CACHE: options->no_cache = true; return 0;
+  case ARGP_KEY_INIT: options->device = "cpu"; return 0;
+  case ARGP_KEY_END:
+    if (options->precision != PRODUCTS_FP32 && !strcmp(options->device, "cpu"))
+      argp_error(state, "--precision is for --device=cuda; a CPU computes in fp32");
+    if (options->cpu && strcmp(options->device, "cpu")) argp_error(state, "--cpu is for --device=cpu");
+    return 0;
   default: return ARGP_ERR_UNKNOWN;
   }
 }
@@ -34,6 +52,9 @@ static const struct argp_option setting_list[] = {
     {0},
 };
 static const struct argp_option machine_list[] = {
+    {"device", KEY_DEVICE, "DEVICE", 0, "Run on the cpu (if not given) or on cuda, a GPU of NVIDIA's", 0},
+    {"precision", KEY_PRECISION, "P", 0,
+     "Of --device=cuda: fp32 (if not given); tf32 and bf16 take tensor cores for products, bf16 also stores activations so", 0},
     {"cpu", KEY_CPU, "LEVEL", 0,
      "Make code for x86-64-v3 (AVX2) or x86-64-v4 (AVX-512) and not for this machine's own level; eval: for that of the run", 0},
     {"threads", KEY_THREADS, "N", 0, "Use N threads; one a CPU if not given. Results do not depend on it", 0},

@@ -91,27 +91,29 @@ static int64_t peak_memory(void) {
 }
 
 /* Parameters as at the start of a run, and inputs that keep every operation busy: noise for pixels, all labels. */
-static void fill_inputs(Profile *profile) {
+static bool set_input(Profile *profile, const char *name, const void *data, int64_t elements, Err *err) {
+  if (!program_find_input(profile->step, name)) return true;
+  return executor_input(profile->executor, profile->step, name, data, elements, err);
+}
+
+static bool fill_inputs(Profile *profile, Arena *arena, Err *err) {
   const Program *program = profile->program;
   const ProgramSearch *search = &program->search;
-  draw_weights(program, profile->executor, search->seed);
-  draw_random_alpha(program, profile->executor, search->seed, 0, search->alpha_scale);
-  float *x = executor_input(profile->executor, profile->step, "x");
-  int32_t *y = executor_input(profile->executor, profile->step, "y");
   int64_t pixels = (int64_t)program->batch * program->data.channels * program->data.height * program->data.width;
+  float *x = ARENA_ARRAY(arena, float, pixels);
+  int32_t *y = ARENA_ARRAY(arena, int32_t, program->batch);
   uint32_t state = 1;
-  for (int64_t i = 0; x && i < pixels; i++) {
+  for (int64_t i = 0; i < pixels; i++) {
     state = state * 1664525u + 1013904223u;
     x[i] = (float)(state >> 8) * 0x1p-23f - 1; /* -1 .. 1 */
   }
-  for (int32_t i = 0; y && i < program->batch; i++) y[i] = i % program->data.classes;
-  float *rate = executor_input(profile->executor, profile->step, "rate");
-  if (rate) *rate = 1e-6f; /* a step must not run away over many repetitions on one batch */
-  float *corrections = executor_input(profile->executor, profile->step, "alpha.corrections");
-  if (!corrections) return;
-  corrections[0] = 1e-6f;
-  corrections[1] = (float)(1 - search->alpha_beta1);
-  corrections[2] = (float)(1 - search->alpha_beta2);
+  for (int32_t i = 0; i < program->batch; i++) y[i] = i % program->data.classes;
+  const float rate = 1e-6f; /* a step must not run away over many repetitions on one batch */
+  const float corrections[3] = {rate, (float)(1 - search->alpha_beta1), (float)(1 - search->alpha_beta2)};
+  return draw_weights(program, profile->executor, search->seed, err) &&
+         draw_random_alpha(program, profile->executor, search->seed, 0, search->alpha_scale, err) &&
+         set_input(profile, "x", x, pixels, err) && set_input(profile, "y", y, program->batch, err) &&
+         set_input(profile, "rate", &rate, 1, err) && set_input(profile, "alpha.corrections", corrections, 3, err);
 }
 
 static int compare_double(const void *a, const void *b) {
@@ -119,16 +121,19 @@ static int compare_double(const void *a, const void *b) {
   return (first > second) - (first < second);
 }
 
-static void time_steps(Profile *profile, int32_t steps, Arena *arena) {
+static bool time_steps(Profile *profile, int32_t steps, Arena *arena, Err *err) {
   double *seconds = ARENA_ARRAY(arena, double, steps);
   for (int32_t i = -WARM_STEPS; i < steps; i++) {
     double start = driver_seconds();
-    executor_run(profile->executor, profile->step, profile->program->batch);
+    if (executor_run(profile->executor, profile->step, profile->program->batch, err) < 0 ||
+        !executor_finish(profile->executor, err))
+      return false;
     if (i >= 0) seconds[i] = driver_seconds() - start;
   }
   qsort(seconds, (size_t)steps, sizeof *seconds, compare_double);
   profile->least_seconds = seconds[0];
   profile->median_seconds = (seconds[(steps - 1) / 2] + seconds[steps / 2]) / 2;
+  return true;
 }
 
 static int compare_kernels(const void *a, const void *b) {
@@ -137,30 +142,32 @@ static int compare_kernels(const void *a, const void *b) {
   return strcmp(first->name, second->name);
 }
 
-static void time_kernels(Profile *profile, Arena *arena) {
+static bool time_kernels(Profile *profile, Arena *arena, Err *err) {
   const Program *program = profile->program;
   const ProgramStep *step = profile->step;
   size_t launches = 0, at = 0;
   for (uint32_t s = 0; s < step->segment_count; s++) launches += step->segments[s].count;
   double *seconds = ARENA_ARRAY(arena, double, launches ? launches : 1);
-  for (int i = 0; i < TABLE_STEPS; i++) executor_profile(profile->executor, step, program->batch, seconds);
-  KernelTime *kernels = ARENA_ARRAY(arena, KernelTime, program->kernel_count ? program->kernel_count : 1);
+  for (int i = 0; i < TABLE_STEPS; i++)
+    if (!executor_profile(profile->executor, step, program->batch, seconds, err)) return false;
+  KernelTime *kernels = ARENA_ARRAY(arena, KernelTime, program->kernel_count + 1); /* the last: the library's products */
   for (uint32_t s = 0; s < step->segment_count; s++)
     for (uint32_t l = 0; l < step->segments[s].count; l++, at++) {
       const Launch *launch = &step->segments[s].launches[l];
-      KernelTime *kernel = &kernels[launch->kernel];
+      KernelTime *kernel = &kernels[launch->product ? program->kernel_count : launch->kernel];
       kernel->launches++;
       kernel->seconds += seconds[at] / (double)TABLE_STEPS;
       kernel->flops += launch->flops;
       profile->flops += launch->flops;
     }
   profile->kernels = kernels;
-  for (uint32_t k = 0; k < program->kernel_count; k++) {
+  for (uint32_t k = 0; k <= program->kernel_count; k++) {
     if (!kernels[k].launches) continue;
     kernels[profile->kernel_count] = kernels[k];
-    kernels[profile->kernel_count++].name = program->kernels[k].name;
+    kernels[profile->kernel_count++].name = k < program->kernel_count ? program->kernels[k].name : "cublas";
   }
   qsort(kernels, profile->kernel_count, sizeof *kernels, compare_kernels);
+  return true;
 }
 
 static double kernels_seconds(const Profile *profile) {
@@ -176,8 +183,10 @@ static double gflops(double flops, double seconds) {
 
 static void print_text(const Profile *profile, const ProfileOptions *options) {
   double sum = kernels_seconds(profile);
-  printf("%s of %s, batch %d, %s, %d threads\n", profile->step->name, profile->program->name, profile->program->batch,
-         profile->program->target, options->shared.threads);
+  printf("%s of %s, batch %d, %s", profile->step->name, profile->program->name, profile->program->batch,
+         profile->program->target);
+  if (profile->program->device == PROGRAM_CPU) printf(", %d threads", options->shared.threads);
+  printf("\n");
   printf("median %.2f ms, least %.2f ms, of %d steps\n", 1e3 * profile->median_seconds, 1e3 * profile->least_seconds,
          options->steps);
   printf("%.3f useful GFLOP a step, %.1f GFLOP/s\n", profile->flops / 1e9, gflops(profile->flops, profile->median_seconds));
@@ -222,18 +231,17 @@ static bool profile_step(const ProfileOptions *options, const Model *model, doub
   Profile profile = {.program = compiled->program, .compile_seconds = driver_seconds() - start};
   profile.step = program_find_step(profile.program, options->step);
   if (!profile.step) die("the program has no %s", options->step);
-  profile.executor = executor_new(profile.program, options->shared.threads, err);
-  if (profile.executor) {
-    fill_inputs(&profile);
-    time_steps(&profile, options->steps, arena);
-    time_kernels(&profile, arena);
+  ExecutorOptions how = {.threads = options->shared.threads};
+  bool done = driver_emulator(&options->shared, &how.emulator, arena, err) &&
+              (profile.executor = executor_new(profile.program, &how, err)) && fill_inputs(&profile, arena, err) &&
+              time_steps(&profile, options->steps, arena, err) && time_kernels(&profile, arena, err);
+  if (done) {
     profile.peak_bytes = peak_memory();
     if (options->json)
       print_json(&profile, options);
     else
       print_text(&profile, options);
   }
-  bool done = profile.executor != NULL;
   executor_free(profile.executor);
   pipeline_free(compiled);
   return done;

@@ -2,6 +2,7 @@
 #include "compiler/driver/driver.h"
 
 #include "runtime/base/file.h"
+#include "runtime/cuda.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -42,6 +43,25 @@ const Model *driver_load_run(const char *folder, Arena *arena, Err *err) {
   return report(&diagnostics, model) ? model : NULL;
 }
 
+bool driver_emulator(const SharedOptions *options, const char **path, Arena *arena, Err *err) {
+  *path = NULL;
+  if (strcmp(options->device, "cuda-emulator") != 0) return true;
+  char *found = arena_alloc(arena, 4096);
+  *path = found;
+  return cuda_emulator_path(found, err);
+}
+
+bool driver_target(const SharedOptions *options, PipelineOptions *pipeline, Arena *arena, Err *err) {
+  pipeline->device = options->device;
+  pipeline->cpu = options->cpu;
+  pipeline->precision = options->precision;
+  if (strcmp(options->device, "cuda") != 0) return true;
+  CudaDevice device;
+  if (!cuda_find(NULL, &device, err)) return err_wrap(err, "--device=cuda");
+  pipeline->arch = arena_printf(arena, "%s", device.arch);
+  return true;
+}
+
 Compiled *driver_compile(const Model *model, const SharedOptions *options, unsigned steps, const KeptOperations *kept,
                          bool verbose, Err *err) {
   double start = driver_seconds();
@@ -50,10 +70,10 @@ Compiled *driver_compile(const Model *model, const SharedOptions *options, unsig
   if (kept) architecture = (Architecture){kept->cell_count, kept->node_count, kept->candidate_count, kept->kept};
   PipelineOptions pipeline = {.steps = steps,
                               .architecture = kept ? &architecture : NULL,
-                              .cpu = options->cpu,
                               .cache = options->no_cache ? NULL : emit_cache_folder(arena),
                               .threads = options->threads};
-  Compiled *compiled = pipeline_compile(model, &pipeline, err);
+  bool found = driver_target(options, &pipeline, arena, err);
+  Compiled *compiled = found ? pipeline_compile(model, &pipeline, err) : NULL;
   arena_free(arena);
   if (compiled && verbose)
     fprintf(stderr, "%s: %zu kernels compiled and %zu from the cache, for %s, in %.2f s\n", model->name,

@@ -1,5 +1,6 @@
-/* The kernel cache: one file a kernel, named by the hash of everything on which its machine code depends. Several processes may
- * use a folder at once: a file appears whole by a rename, and two that write the same one write the same bytes.
+/* The kernel cache: one file a kernel, a CPU's object or a GPU's image, named by the hash of everything on which it depends.
+ * Several processes may use a folder at once: a file appears whole by a rename, and two that write the same one write the same
+ * bytes.
  *
  * What a file holds will be run, so a folder into which another user can write is never used, and a file is used only if its
  * size, its key and its checksum are right; anything else counts as not there and is written again. Files are not synced: one
@@ -7,24 +8,30 @@
 #include "compiler/emit/emit_private.h"
 #include "runtime/base/file.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char magic[8] = {'A', 'D', 'W', 'P', 'O', 'B', 'J', '1'};
+static const char magic[8] = {'A', 'D', 'W', 'P', 'O', 'B', 'J', '2'};
 
 enum { MAX_OBJECT = 256 << 20 };
 
 typedef struct EntryHead {
   char magic[8];
   char key[32];
+  EmitResources resources;
+  uint32_t padding;  /* 0 */
   uint64_t size;     /* of the object, which follows */
-  uint64_t checksum; /* of the object */
+  uint64_t checksum; /* of the object, begun with that of what stands above */
 } EntryHead;
+
+static_assert(offsetof(EntryHead, size) == 64, "no byte of the head is left to chance");
 
 const char *emit_cache_folder(Arena *arena) {
   const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
@@ -54,27 +61,32 @@ static char *path_of(const char *folder, const HashName *key, const char *suffix
   return path;
 }
 
-static bool entry_ok(const char *data, size_t size, const HashName *key) {
-  EntryHead head;
-  if (size < sizeof head) return false;
-  memcpy(&head, data, sizeof head);
-  return memcmp(head.magic, magic, sizeof magic) == 0 && memcmp(head.key, key->hex, sizeof head.key) == 0 &&
-         head.size == size - sizeof head && head.checksum == hash_u64(data + sizeof head, size - sizeof head);
+static uint64_t checksum(const EntryHead *head, const char *object) {
+  uint64_t parts[2] = {hash_u64(head, offsetof(EntryHead, checksum)), hash_u64(object, head->size)};
+  return hash_u64(parts, sizeof parts);
 }
 
-bool emit_cache_load(const char *folder, const HashName *key, char **object, size_t *size) {
+static bool entry_ok(const char *data, size_t size, const HashName *key, EntryHead *head) {
+  if (size < sizeof *head) return false;
+  memcpy(head, data, sizeof *head);
+  return memcmp(head->magic, magic, sizeof magic) == 0 && memcmp(head->key, key->hex, sizeof head->key) == 0 &&
+         head->size == size - sizeof *head && head->checksum == checksum(head, data + sizeof *head);
+}
+
+bool emit_cache_load(const char *folder, const HashName *key, EmitObject *object) {
   char *path = path_of(folder, key, ""), *data;
   size_t length;
   bool ok = file_read(path, MAX_OBJECT, &data, &length, NULL);
   free(path);
   if (!ok) return false;
-  if (!entry_ok(data, length, key)) {
+  EntryHead head;
+  if (!entry_ok(data, length, key, &head)) {
     free(data);
     return false;
   }
-  *size = length - sizeof(EntryHead);
-  memmove(data, data + sizeof(EntryHead), *size);
-  *object = data;
+  memmove(data, data + sizeof head, head.size);
+  data[head.size] = 0;
+  *object = (EmitObject){data, head.size, head.resources};
   return true;
 }
 
@@ -89,15 +101,16 @@ static bool write_all(int file, const void *data, size_t size) {
   return true;
 }
 
-bool emit_cache_store(const char *folder, const HashName *key, const void *object, size_t size) {
-  EntryHead head = {.size = size, .checksum = hash_u64(object, size)};
+bool emit_cache_store(const char *folder, const HashName *key, const EmitObject *object) {
+  EntryHead head = {.size = object->size, .resources = object->resources};
   memcpy(head.magic, magic, sizeof magic);
   memcpy(head.key, key->hex, sizeof head.key);
+  head.checksum = checksum(&head, object->data);
   char *path = path_of(folder, key, ""), *temporary = path_of(folder, key, ".XXXXXX");
   int file = mkstemp(temporary);
   bool stored = file >= 0;
   if (stored) {
-    stored = write_all(file, &head, sizeof head) && write_all(file, object, size);
+    stored = write_all(file, &head, sizeof head) && write_all(file, object->data, object->size);
     if (close(file)) stored = false;
     stored = stored && rename(temporary, path) == 0;
     if (!stored) unlink(temporary);

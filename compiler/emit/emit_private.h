@@ -1,6 +1,7 @@
-/* What the files of the emitter share. The way of a kernel: llvm.c walks its Loop IR and writes an LLVM module (llvm_value.c:
- * numbers, llvm_memory.c: arrays, llvm_math.c: exp and log), object.c optimises it and makes an object file of it, cache.c keeps
- * object files on disk, jit.c does that for many kernels on several threads and links them into this process. */
+/* What the files of the emitter share. The way of a kernel to a CPU: llvm.c walks its Loop IR and writes an LLVM module
+ * (llvm_value.c: numbers, llvm_memory.c: arrays, llvm_math.c: exp and log), object.c optimises it and makes an object file of it;
+ * to a GPU: cuda.c writes its text, nvrtc.c makes an image of that. compile.c does it for many kernels on several threads,
+ * cache.c keeps what comes of it on disk, jit.c links a CPU's objects into this process. */
 #ifndef ADWP_COMPILER_EMIT_EMIT_PRIVATE_H
 #define ADWP_COMPILER_EMIT_EMIT_PRIVATE_H
 
@@ -8,17 +9,32 @@
 #include "runtime/base/hash.h"
 
 #include <llvm-c/Core.h>
+#include <llvm-c/LLJIT.h>
 #include <llvm-c/TargetMachine.h>
 
 /* ---- target.c ---- */
 
+typedef enum EmitForm { FORM_OBJECT, FORM_CUBIN, FORM_PTX, FORM_CUDA } EmitForm; /* what a kernel becomes; the first: a CPU's */
+
+typedef struct Nvrtc Nvrtc;
+
 struct EmitTarget {
-  const char *name; /* the level, which is also LLVM's name of the processor whose instructions are used */
+  const char *name; /* a CPU's level, which is also LLVM's name of the processor whose instructions are used; a GPU's `arch` */
   int32_t lanes;
   const char *features; /* LLVM's, beyond the level's */
   const char *width;    /* bits of the widest vectors that LLVM may choose itself */
   LLVMTargetRef llvm;
+  EmitForm form;
+  const Nvrtc *nvrtc; /* of FORM_CUBIN and FORM_PTX */
+  char arch[24];
 };
+
+/* What a kernel became: the bytes, which are the owner's to free(), a zero byte after them, and what a GPU's kernel takes. */
+typedef struct EmitObject {
+  char *data;
+  size_t size;
+  EmitResources resources;
+} EmitObject;
 
 LLVMTargetMachineRef emit_target_machine(const EmitTarget *target); /* one a thread */
 
@@ -82,18 +98,33 @@ LLVMValueRef emit_log(Emitter *e, LLVMValueRef x);
 
 /* ---- object.c ---- */
 
-/* The module of a kernel as an object file or assembly text; `symbol` is its function's name. Null: `err`. */
-LLVMMemoryBufferRef emit_object(const EmitTarget *target, LLVMTargetMachineRef machine, const LoopKernel *k, const char *symbol,
-                                LLVMCodeGenFileType type, Err *err);
+/* The object file of a kernel; `symbol` is its function's name. */
+bool emit_object(const EmitTarget *target, LLVMTargetMachineRef machine, const LoopKernel *k, const char *symbol,
+                 EmitObject *object, Err *err);
+bool emit_text_cpu(const EmitTarget *target, const LoopKernel *k, EmitText what, Text *out, Err *err);
+
+/* ---- nvrtc.c ---- */
+
+/* The library, opened at the first call that finds it. Null: `err`. */
+const Nvrtc *nvrtc_open(Err *err);
+bool nvrtc_check_arch(const Nvrtc *nvrtc, const char *arch, Err *err);
+/* Everything on which an image depends beside the kernel's text. */
+void nvrtc_describe(const EmitTarget *target, Text *out);
+/* The image of a kernel: cubin, PTX, or its text as it is. */
+bool nvrtc_image(const EmitTarget *target, const LoopKernel *k, const char *symbol, EmitObject *object, Err *err);
+
+/* ---- jit.c ---- */
+
+/* Links objects into this process; function i is `symbols[i]`. Null: `err`. The linker owns the functions; the objects need not
+ * stay. */
+LLVMOrcLLJITRef emit_link(const EmitTarget *target, const EmitObject *objects, const char *const *symbols, size_t count,
+                          KernelFunction **functions, Err *err);
 
 /* ---- cache.c: object files on disk, by key ---- */
 
-/* Whether objects may be taken from `folder` (made if it is not there): a folder of this user into which no other can write.
- * Null, or what is wrong with it: "it is not a folder". */
-const char *emit_cache_open(const char *folder);
-/* The object that was stored under `key`; false where there is none or it is damaged. `*object` is the caller's to free(). */
-bool emit_cache_load(const char *folder, const HashName *key, char **object, size_t *size);
+/* What was stored under `key`; false where there is nothing or it is damaged. */
+bool emit_cache_load(const char *folder, const HashName *key, EmitObject *object);
 /* False: it could not. */
-bool emit_cache_store(const char *folder, const HashName *key, const void *object, size_t size);
+bool emit_cache_store(const char *folder, const HashName *key, const EmitObject *object);
 
 #endif

@@ -48,8 +48,9 @@ static LLVMModuleRef optimised_module(const EmitTarget *target, LLVMContextRef c
   return NULL;
 }
 
-LLVMMemoryBufferRef emit_object(const EmitTarget *target, LLVMTargetMachineRef machine, const LoopKernel *k, const char *symbol,
-                                LLVMCodeGenFileType type, Err *err) {
+/* Object file or assembly text. Null: `err`. */
+static LLVMMemoryBufferRef generate(const EmitTarget *target, LLVMTargetMachineRef machine, const LoopKernel *k,
+                                    const char *symbol, LLVMCodeGenFileType type, Err *err) {
   LLVMContextRef context = LLVMContextCreate();
   LLVMMemoryBufferRef object = NULL;
   LLVMModuleRef module = optimised_module(target, context, machine, k, symbol, err);
@@ -64,7 +65,18 @@ LLVMMemoryBufferRef emit_object(const EmitTarget *target, LLVMTargetMachineRef m
   return object;
 }
 
-static bool text_of_module(EmitTarget *target, LLVMTargetMachineRef machine, const LoopKernel *k, Text *out, Err *err) {
+bool emit_object(const EmitTarget *target, LLVMTargetMachineRef machine, const LoopKernel *k, const char *symbol,
+                 EmitObject *object, Err *err) {
+  LLVMMemoryBufferRef buffer = generate(target, machine, k, symbol, LLVMObjectFile, err);
+  if (!buffer) return false;
+  object->size = LLVMGetBufferSize(buffer);
+  object->data = memory_alloc(object->size + 1);
+  memcpy(object->data, LLVMGetBufferStart(buffer), object->size);
+  LLVMDisposeMemoryBuffer(buffer);
+  return true;
+}
+
+static bool text_of_module(const EmitTarget *target, LLVMTargetMachineRef machine, const LoopKernel *k, Text *out, Err *err) {
   LLVMContextRef context = LLVMContextCreate();
   LLVMModuleRef module = optimised_module(target, context, machine, k, k->name, err);
   if (module) {
@@ -77,14 +89,13 @@ static bool text_of_module(EmitTarget *target, LLVMTargetMachineRef machine, con
   return module != NULL;
 }
 
-bool emit_text(EmitTarget *target, const LoopKernel *kernel, EmitText what, Text *out, Err *err) {
-  if (!loop_verify(kernel, err)) return false;
+bool emit_text_cpu(const EmitTarget *target, const LoopKernel *k, EmitText what, Text *out, Err *err) {
   LLVMTargetMachineRef machine = emit_target_machine(target);
   bool ok;
   if (what == EMIT_LLVM) {
-    ok = text_of_module(target, machine, kernel, out, err);
+    ok = text_of_module(target, machine, k, out, err);
   } else {
-    LLVMMemoryBufferRef text = emit_object(target, machine, kernel, kernel->name, LLVMAssemblyFile, err);
+    LLVMMemoryBufferRef text = generate(target, machine, k, k->name, LLVMAssemblyFile, err);
     ok = text != NULL;
     if (text) {
       text_add_bytes(out, LLVMGetBufferStart(text), LLVMGetBufferSize(text));

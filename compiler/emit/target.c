@@ -1,10 +1,12 @@
-/* Targets: the two levels of x86-64 for which kernels are written. Machine code depends on the level, LLVM's version and the Loop
- * IR alone, so code made on one machine runs on every other of its level and is the same there. (Tuning for the host's own
+/* Targets: the two levels of x86-64 for which kernels are written, and the architectures of GPUs that NVRTC knows. Machine code
+ * depends on the level, LLVM's version and the Loop IR alone, so code made on one machine runs on every other of its level and is
+ * the same there. (Tuning for the host's own
  * processor was measured on a Zen 4 and gave nothing: a schedule leaves LLVM little to decide.) */
 #include "compiler/emit/emit_private.h"
 
 #include <llvm-c/Target.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,6 +70,24 @@ EmitTarget *emit_target_new(const char *cpu, bool compile_only, Err *err) {
   return target;
 }
 
+/* The form of what a GPU gets, by the architecture's name. */
+static EmitForm form_of(const char *arch) {
+  if (!strcmp(arch, "cuda-emulator")) return FORM_CUDA;
+  return strncmp(arch, "compute_", strlen("compute_")) ? FORM_CUBIN : FORM_PTX;
+}
+
+EmitTarget *emit_target_cuda(const char *arch, Err *err) {
+  EmitForm form = form_of(arch);
+  const Nvrtc *nvrtc = form == FORM_CUDA ? NULL : nvrtc_open(err);
+  if (form != FORM_CUDA && (!nvrtc || !nvrtc_check_arch(nvrtc, arch, err))) return NULL;
+  EmitTarget *target = memory_alloc(sizeof *target);
+  target->form = form;
+  target->nvrtc = nvrtc;
+  snprintf(target->arch, sizeof target->arch, "%s", arch);
+  target->name = target->arch;
+  return target;
+}
+
 void emit_target_free(EmitTarget *target) {
   free(target);
 }
@@ -79,12 +99,20 @@ int32_t emit_target_lanes(const EmitTarget *target) {
   return target->lanes;
 }
 
+ProgramDevice emit_target_device(const EmitTarget *target) {
+  return target->form == FORM_OBJECT ? PROGRAM_CPU : PROGRAM_CUDA;
+}
+
 LLVMTargetMachineRef emit_target_machine(const EmitTarget *target) {
   return LLVMCreateTargetMachine(target->llvm, triple, target->name, target->features, LLVMCodeGenLevelDefault, LLVMRelocPIC,
                                  LLVMCodeModelSmall);
 }
 
 void emit_target_describe(const EmitTarget *target, Text *out) {
+  if (target->form != FORM_OBJECT) {
+    nvrtc_describe(target, out);
+    return;
+  }
   unsigned major, minor, patch;
   LLVMGetVersion(&major, &minor, &patch);
   text_printf(out, "llvm %u.%u.%u %s %s %s\n", major, minor, patch, triple, target->name, target->features);

@@ -45,16 +45,26 @@ void call_read(Scheduler *s, Call *call, ValueId v) {
   if (parameter >= 0) call->reads[call->read_count++] = parameter;
 }
 
-int32_t call_launch(Scheduler *s, Call *call, Family family, const void *spec, int32_t images, int32_t tasks, double flops) {
-  PlannedLaunch launch = {.kernel = kernel_for(s->kernels, family, spec),
-                          .segment = call->segment,
-                          .images_per_task = images,
-                          .tasks = tasks,
-                          .flops = flops,
-                          .buffer_count = call->count,
-                          .order = (int32_t)s->out->launches.count};
-  if (s->kernels->kernels.data[launch.kernel]->buffer_count != call->count)
-    die("kernel %s: %d buffers given", s->kernels->kernels.data[launch.kernel]->name, call->count);
+/* A vector move of a GPU takes up to 16 bytes: it is possible where every activation begins at a multiple of what its channels
+ * and stride allow. */
+static bool is_aligned(const Scheduler *s, Place place) {
+  LoopElement element = schedule_element(s, place);
+  int64_t widest = 16 / loop_element_bytes(element), width = 1;
+  while (width < widest && place.stride % (2 * width) == 0) width *= 2;
+  return place.offset % width == 0;
+}
+
+KernelTarget call_target(const Scheduler *s, const Call *call) {
+  KernelTarget target = s->kernels->target;
+  for (int32_t i = 0; target.gpu && i < call->count; i++)
+    if (call->buffers[i].stride && !is_aligned(s, call->buffers[i])) target.unaligned = true;
+  return target;
+}
+
+static int32_t plan_launch(Scheduler *s, Call *call, PlannedLaunch launch) {
+  launch.segment = call->segment;
+  launch.buffer_count = call->count;
+  launch.order = (int32_t)s->out->launches.count;
   Place *buffers = ARENA_ARRAY(s->arena, Place, call->count);
   memcpy(buffers, call->buffers, (size_t)call->count * sizeof *buffers);
   launch.buffers = buffers;
@@ -70,15 +80,40 @@ int32_t call_launch(Scheduler *s, Call *call, Family family, const void *spec, i
   return call->segment + 1;
 }
 
-Place schedule_storage(Scheduler *s, int64_t floats) {
-  vector_push(&s->out->storages, ((Storage){.parameter = -1, .bytes = floats * 4, .first = INT32_MAX, .last = -1}));
+int32_t call_launch(Scheduler *s, Call *call, Family family, void *spec, int32_t images, int32_t tasks, double flops) {
+  KernelTarget target = call_target(s, call);
+  memcpy(spec, &target, sizeof target);
+  int32_t kernel = kernel_for(s->kernels, family, spec);
+  const LoopKernel *built = s->kernels->kernels.data[kernel];
+  if (built->buffer_count != call->count) die("kernel %s: %d buffers given", built->name, call->count);
+  return plan_launch(s, call, (PlannedLaunch){.kernel = kernel, .images = images, .tasks = tasks, .flops = flops});
+}
+
+int32_t call_product(Scheduler *s, Call *call, const ProgramProduct *product, double flops) {
+  ProgramProduct *copy = ARENA_NEW(s->arena, ProgramProduct);
+  *copy = *product;
+  return plan_launch(s, call, (PlannedLaunch){.kernel = -1, .product = copy, .tasks = 1, .flops = flops});
+}
+
+Place schedule_storage(Scheduler *s, LoopElement element, int64_t elements) {
+  Storage storage = {.parameter = -1, .element = element, .first = INT32_MAX, .last = -1};
+  storage.bytes = elements * loop_element_bytes(element);
+  vector_push(&s->out->storages, storage);
   return (Place){.storage = (int32_t)s->out->storages.count - 1};
+}
+
+/* Of a value that is given memory of its own. */
+static LoopElement element_of_value(const Scheduler *s, ValueId v) {
+  const GraphNode *node = graph_node(s->graph, v);
+  if (node->type.element == ELEMENT_I32) return LOOP_ELEMENT_I32;
+  bool activation = node->type.batched && node->type.rank == 3 && node->op != OP_INPUT;
+  return activation ? s->kernels->activation : LOOP_ELEMENT_F32;
 }
 
 Place schedule_place(Scheduler *s, ValueId v) {
   if (s->place[v].storage < 0) {
     Type type = graph_type(s->graph, v);
-    s->place[v] = schedule_storage(s, type_elements(type, s->batch));
+    s->place[v] = schedule_storage(s, element_of_value(s, v), type_elements(type, s->batch));
     s->place[v].stride = type.batched ? type.dims[0] : 0;
   }
   return s->place[v];
@@ -88,29 +123,51 @@ void schedule_written(Scheduler *s, ValueId v, int32_t ready) {
   s->ready[v] = ready;
 }
 
+LoopElement schedule_element(const Scheduler *s, Place place) {
+  return s->out->storages.data[place.storage].element;
+}
+
 Plane schedule_plane(const Scheduler *s, ValueId v, Place place) {
   Type type = graph_type(s->graph, v);
   bool image = type.rank == 3;
-  return (Plane){type.dims[0], image ? type.dims[1] : 1, image ? type.dims[2] : 1, place.stride};
+  return (Plane){type.dims[0], image ? type.dims[1] : 1, image ? type.dims[2] : 1, place.stride, schedule_element(s, place)};
 }
 
-int32_t schedule_images(int64_t floats) {
-  int64_t images = (16 << 10) / (floats > 0 ? floats : 1);
-  return images < 1 ? 1 : (int32_t)images;
+enum {
+  CPU_TASK_ELEMENTS = 16 << 10, /* a task's tensors stay in the second-level cache */
+  GPU_TASK_ELEMENTS = 1 << 10,  /* less is not worth a block */
+  GPU_MOST_TASKS = 528,         /* four blocks for each of 132 processors */
+};
+
+/* A GPU's bands: the most that divide the rows, leave a block enough to do, and whose partials stay smaller than what was read.
+ */
+static int32_t bands_of(const Scheduler *s, int64_t elements, int32_t rows, int64_t slot) {
+  int32_t bands = 1;
+  for (int32_t b = 2; b <= rows; b++) {
+    bool fits = b * s->batch <= GPU_MOST_TASKS && elements / b >= GPU_TASK_ELEMENTS && 4 * slot * b <= elements;
+    if (rows % b == 0 && fits) bands = b;
+  }
+  return bands;
 }
 
-int32_t schedule_sum(Scheduler *s, Place partial, int32_t ready, int32_t images, int64_t elements, bool total, Place to) {
+Split schedule_split(const Scheduler *s, int64_t elements, int32_t rows, int64_t slot) {
+  if (s->kernels->target.gpu) return (Split){1, bands_of(s, elements, rows, slot)};
+  int64_t images = CPU_TASK_ELEMENTS / (elements > 0 ? elements : 1);
+  return (Split){images < 1 ? 1 : (int32_t)images, 1};
+}
+
+int32_t schedule_sum(Scheduler *s, Place partial, int32_t ready, Split split, int64_t elements, bool total, Place to) {
   SlotsSpec spec;
   memset(&spec, 0, sizeof spec);
-  spec.lanes = s->kernels->lanes;
-  spec.images = images;
+  spec.images = split.images;
+  spec.bands = split.bands;
   spec.elements = elements;
-  spec.chunk = 1024;
+  spec.chunk = s->kernels->target.gpu ? s->kernels->target.lanes : 1024;
   spec.total = total;
   Call call = {0};
   call_place(&call, partial, ready);
   call_place(&call, to, 0);
-  return call_launch(s, &call, FAMILY_SUM_SLOTS, &spec, 0, total ? 1 : (int32_t)((elements + 1023) / 1024), 0);
+  return call_launch(s, &call, FAMILY_SUM_SLOTS, &spec, 0, total ? 1 : (int32_t)((elements + spec.chunk - 1) / spec.chunk), 0);
 }
 
 /* Values that are the same memory seen otherwise. */

@@ -5,6 +5,7 @@
 
 #include "compiler/graph/graph.h"
 #include "kernels/family.h"
+#include "runtime/program.h"
 
 /* ---- fuse ---- */
 /* For each value whether it is materialised. One that is not is an elementwise value, computed again inside each consumer:
@@ -12,8 +13,9 @@
 bool *pass_fuse(const Graph *graph, Arena *arena);
 
 /* ---- schedule ---- */
-typedef struct Storage { /* a piece of memory with one lifetime */
+typedef struct Storage { /* a piece of memory with one lifetime, for elements of one kind */
   int32_t parameter;     /* index into the module's parameters; -1: in the arena */
+  LoopElement element;
   int64_t bytes;
   int32_t first, last; /* segments in which it is written first and read last */
   bool whole_step;     /* an input or a result: lives from the first to the last segment */
@@ -22,17 +24,18 @@ typedef struct Storage { /* a piece of memory with one lifetime */
 
 typedef struct Place { /* where a value's elements are */
   int32_t storage;     /* -1: nowhere */
-  int64_t offset;      /* floats */
-  int32_t stride;      /* floats from pixel to pixel of a batched value */
+  int64_t offset;      /* elements */
+  int32_t stride;      /* elements from pixel to pixel of a batched value */
 } Place;
 
 typedef struct PlannedLaunch {
-  int32_t kernel;
-  int32_t segment, order; /* order: in which it was made */
+  int32_t kernel;                /* -1: `product` */
+  const ProgramProduct *product; /* by the device's library */
+  int32_t segment, order;        /* order: in which it was made */
   const Place *buffers;
   int32_t buffer_count;
-  int32_t images_per_task, tasks;
-  double flops; /* at B = batch */
+  int32_t images, tasks; /* as program_tasks takes them */
+  double flops;          /* at B = batch */
 } PlannedLaunch;
 
 typedef struct NamedPlace {
@@ -42,10 +45,11 @@ typedef struct NamedPlace {
   bool integer;
 } NamedPlace;
 
-/* All steps of a module share one set of kernels. */
+/* All steps of a module share one set of kernels, scheduled for one target. */
 typedef struct KernelSet {
   Arena *arena;
-  int32_t lanes;
+  KernelTarget target;
+  LoopElement activation; /* how (B, H, W, C) values are stored, the step's input x aside */
   VECTOR(LoopKernel *) kernels;
   struct KernelKey *keys; /* one a kernel: its family and spec, so that equal ones are built once */
 } KernelSet;

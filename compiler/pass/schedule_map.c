@@ -20,7 +20,6 @@ static void expression_new(Expression *e, Scheduler *s, Call *call) {
   memset(e, 0, sizeof *e);
   e->s = s;
   e->call = call;
-  e->spec.lanes = s->kernels->lanes;
 }
 
 static int32_t add_step(Expression *e, LoopOp op, int32_t a, int32_t b, int32_t c, double value) {
@@ -36,12 +35,13 @@ static int32_t binary(Expression *e, LoopOp op, int32_t a, int32_t b) {
   return add_step(e, op, a, b, 0, 0);
 }
 
-static int32_t input_number(Expression *e, MapKind kind, int32_t stride, int32_t offset) {
+static int32_t input_number(Expression *e, MapKind kind, Place place, int32_t offset) {
   if (e->spec.input_count == MAP_MAX_INPUTS) die("an expression with more than %d inputs", MAP_MAX_INPUTS);
   MapInput *input = &e->spec.inputs[e->spec.input_count];
   input->kind = kind;
-  input->stride = stride;
+  input->stride = place.stride;
   input->offset = offset;
+  input->element = schedule_element(e->s, place);
   return e->spec.input_count++;
 }
 
@@ -53,7 +53,7 @@ static int32_t leaf(Expression *e, ValueId v, int32_t offset) {
                  : type.batched ? (type.rank == 1 && e->spec.pixels > 1 ? MAP_IMAGE : MAP_TENSOR)
                                 : MAP_CHANNEL;
   call_read(e->s, e->call, v);
-  return input_number(e, kind, e->s->place[v].stride, offset);
+  return input_number(e, kind, e->s->place[v], offset);
 }
 
 static int32_t expression_value(Expression *e, ValueId v, int32_t offset, bool root);
@@ -161,11 +161,17 @@ static int32_t expression_value(Expression *e, ValueId v, int32_t offset, bool r
   return at;
 }
 
-static void add_output(Expression *e, int32_t value, bool sum, int32_t stride) {
+static void add_output(Expression *e, int32_t value, Place to) {
   MapOutput *output = &e->spec.outputs[e->spec.output_count++];
   output->value = value;
-  output->sum = sum;
-  output->stride = stride;
+  output->stride = to.stride;
+  output->element = schedule_element(e->s, to);
+}
+
+static void add_sum(Expression *e, int32_t value) {
+  MapOutput *output = &e->spec.outputs[e->spec.output_count++];
+  output->value = value;
+  output->sum = true;
 }
 
 static int32_t renumbered(const Expression *e, int32_t at) {
@@ -183,21 +189,24 @@ static void finish(Expression *e) {
 }
 
 /* The space that the expression runs over: an activation's pixels, or a parameter's elements. */
-static void expression_space(Expression *e, Type type) {
+static void expression_space(Expression *e, Type type, int64_t sums) {
+  bool gpu = e->s->kernels->target.gpu;
   e->spec.flat = !type.batched;
   if (type.batched) {
     e->spec.channels = type.dims[0];
     e->spec.pixels = type.rank == 3 ? type.dims[1] * type.dims[2] : 1;
-    e->spec.images = schedule_images((int64_t)e->spec.channels * e->spec.pixels);
+    Split split = schedule_split(e->s, (int64_t)e->spec.channels * e->spec.pixels, e->spec.pixels, sums * e->spec.channels);
+    e->spec.images = split.images;
+    e->spec.bands = split.bands;
   } else {
     e->spec.channels = (int32_t)type_elements(type, 1);
-    e->spec.chunk = 4096;
+    e->spec.chunk = gpu ? 2048 : 4096;
   }
 }
 
 static int32_t expression_launch(Expression *e) {
   finish(e);
-  int32_t tasks = e->spec.flat ? (e->spec.channels + e->spec.chunk - 1) / e->spec.chunk : 0;
+  int32_t tasks = e->spec.flat ? (e->spec.channels + e->spec.chunk - 1) / e->spec.chunk : e->spec.bands;
   return call_launch(e->s, e->call, FAMILY_MAP, &e->spec, e->spec.images, tasks, 0);
 }
 
@@ -205,10 +214,10 @@ void schedule_map(Scheduler *s, ValueId v) {
   Call call = {0};
   Expression e;
   expression_new(&e, s, &call);
-  expression_space(&e, graph_type(s->graph, v));
+  expression_space(&e, graph_type(s->graph, v), 0);
   int32_t value = expression_value(&e, v, 0, true);
   Place to = schedule_place(s, v);
-  add_output(&e, value, false, to.stride);
+  add_output(&e, value, to);
   call_place(&call, to, 0);
   schedule_written(s, v, expression_launch(&e));
 }
@@ -217,8 +226,18 @@ int32_t schedule_copy(Scheduler *s, ValueId from, Place to) {
   Call call = {0};
   Expression e;
   expression_new(&e, s, &call);
-  expression_space(&e, graph_type(s->graph, from));
-  add_output(&e, leaf(&e, from, 0), false, to.stride);
+  expression_space(&e, graph_type(s->graph, from), 0);
+  add_output(&e, leaf(&e, from, 0), to);
+  call_place(&call, to, 0);
+  return expression_launch(&e);
+}
+
+int32_t schedule_spread(Scheduler *s, ValueId bias, ValueId v, Place to) {
+  Call call = {0};
+  Expression e;
+  expression_new(&e, s, &call);
+  expression_space(&e, graph_type(s->graph, v), 0);
+  add_output(&e, leaf(&e, bias, 0), to);
   call_place(&call, to, 0);
   return expression_launch(&e);
 }
@@ -230,30 +249,31 @@ void schedule_reduce(Scheduler *s, ValueId v) {
   expression_new(&e, s, &call);
   Type type = graph_type(s->graph, node->operands[0]);
   if (!type.batched) die("%s of a value without a batch", op_table[node->op].text);
-  expression_space(&e, type);
-  int32_t first = operand(&e, node, 0), sums = 1, factor;
+  int32_t sums = node->op == OP_BN_GRAD_SUMS ? 2 : 1, factor;
+  expression_space(&e, type, sums);
+  int32_t first = operand(&e, node, 0);
   switch (node->op) {
   case OP_BN_GRAD_SUMS: {
     int32_t xhat = normalised(&e, node->operands[1], node->operands[2], &factor);
-    add_output(&e, first, true, 0);
-    add_output(&e, binary(&e, LOOP_MUL, first, xhat), true, 0);
-    sums = 2;
+    add_sum(&e, first);
+    add_sum(&e, binary(&e, LOOP_MUL, first, xhat));
     break;
   }
-  case OP_CHANNEL_SUM: add_output(&e, first, true, 0); break;
-  default: add_output(&e, binary(&e, LOOP_MUL, first, operand(&e, node, 1)), true, 0);
+  case OP_CHANNEL_SUM: add_sum(&e, first); break;
+  default: add_sum(&e, binary(&e, LOOP_MUL, first, operand(&e, node, 1)));
   }
   int64_t elements = (int64_t)sums * e.spec.channels;
-  Place partial = schedule_storage(s, elements * schedule_tasks(s, e.spec.images));
+  Split split = {e.spec.images, e.spec.bands};
+  Place partial = schedule_storage(s, LOOP_ELEMENT_F32, elements * schedule_tasks(s, split));
   call_place(&call, partial, 0);
-  int32_t images = e.spec.images, ready = expression_launch(&e);
-  schedule_written(s, v, schedule_sum(s, partial, ready, images, elements, node->op == OP_DOT, schedule_place(s, v)));
+  int32_t ready = expression_launch(&e);
+  schedule_written(s, v, schedule_sum(s, partial, ready, split, elements, node->op == OP_DOT, schedule_place(s, v)));
 }
 
 Place schedule_coefficients(Scheduler *s, ValueId moments, int32_t *ready) {
   if (s->coefficients[moments].storage < 0) {
     int32_t channels = graph_type(s->graph, moments).dims[1];
-    Place scale = schedule_storage(s, 2 * (int64_t)channels), second = scale;
+    Place scale = schedule_storage(s, LOOP_ELEMENT_F32, 2 * (int64_t)channels), second = scale;
     second.offset = channels;
     Call call = {0};
     Expression e;
@@ -265,8 +285,8 @@ Place schedule_coefficients(Scheduler *s, ValueId moments, int32_t *ready) {
     int32_t raised = binary(&e, LOOP_ADD, variance, number(&e, 1e-5));
     int32_t root = add_step(&e, LOOP_SQRT, raised, 0, 0, 0);
     int32_t factor = binary(&e, LOOP_DIV, number(&e, 1), root);
-    add_output(&e, factor, false, 0);
-    add_output(&e, mean, false, 0);
+    add_output(&e, factor, scale);
+    add_output(&e, mean, second);
     call_place(&call, scale, 0);
     call_place(&call, second, 0);
     s->coefficients_ready[moments] = expression_launch(&e);
@@ -286,7 +306,6 @@ static void outer_descend(Scheduler *s, const Update *weight, const Update *mome
   const GraphNode *descend = graph_node(s->graph, weight->value);
   VectorSpec spec;
   memset(&spec, 0, sizeof spec);
-  spec.lanes = s->kernels->lanes;
   spec.rows = gradient->type.dims[0];
   spec.inner = gradient->type.dims[1];
   spec.value = step->attributes->beta;
@@ -300,7 +319,8 @@ static void outer_descend(Scheduler *s, const Update *weight, const Update *mome
   call_read(s, &call, descend->operands[2]);
   wait_for_readers(s, &call, weight->parameter);
   wait_for_readers(s, &call, momentum->parameter);
-  call_launch(s, &call, FAMILY_OUTER_DESCEND, &spec, 0, 1, 0);
+  spec.chunk = schedule_chunk(s, FAMILY_OUTER_DESCEND, &spec);
+  call_launch(s, &call, FAMILY_OUTER_DESCEND, &spec, 0, schedule_chunks(spec.inner, spec.chunk), 0);
 }
 
 void schedule_descend(Scheduler *s, const Update *weight, const Update *momentum) {
@@ -313,13 +333,13 @@ void schedule_descend(Scheduler *s, const Update *weight, const Update *momentum
   Call call = {0};
   Expression e;
   expression_new(&e, s, &call);
-  expression_space(&e, descend->type);
+  expression_space(&e, descend->type, 0);
   /* The two in place come first, so that they are inputs 0 and 1. */
   int32_t w = expression_value(&e, step->operands[0], 0, false), buffer = expression_value(&e, step->operands[1], 0, false);
   int32_t moved = expression_value(&e, momentum->value, 0, true);
   int32_t lower = expression_value(&e, weight->value, 0, true);
-  add_output(&e, moved, false, 0);
-  add_output(&e, lower, false, 0);
+  add_output(&e, moved, (Place){.storage = momentum->parameter});
+  add_output(&e, lower, (Place){.storage = weight->parameter});
   e.spec.outputs[0].in_place = e.spec.outputs[1].in_place = true;
   e.spec.outputs[0].input = buffer;
   e.spec.outputs[1].input = w;
@@ -332,8 +352,8 @@ void schedule_copy_update(Scheduler *s, const Update *update) {
   Call call = {0};
   Expression e;
   expression_new(&e, s, &call);
-  expression_space(&e, graph_type(s->graph, update->value));
-  add_output(&e, leaf(&e, update->value, 0), false, 0);
+  expression_space(&e, graph_type(s->graph, update->value), 0);
+  add_output(&e, leaf(&e, update->value, 0), (Place){.storage = update->parameter});
   call_place(&call, (Place){.storage = update->parameter}, 0);
   wait_for_readers(s, &call, update->parameter);
   expression_launch(&e);

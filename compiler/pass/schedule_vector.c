@@ -34,10 +34,22 @@ static void linear_sides(const Scheduler *s, const GraphNode *node, VectorSpec *
   spec->batched = graph_type(s->graph, node->operands[0]).batched;
 }
 
+enum { GPU_CHUNK_ROWS = 512, GPU_CHUNK_INNER = 4 };
+
+int32_t schedule_chunk(const Scheduler *s, Family family, const VectorSpec *spec) {
+  if (!s->kernels->target.gpu) return 0;
+  switch (family) {
+  case FAMILY_LINEAR: return spec->rows > GPU_CHUNK_ROWS ? GPU_CHUNK_ROWS : 0;
+  case FAMILY_LINEAR_GRAD_INPUT:
+  case FAMILY_LINEAR_GRAD_WEIGHT:
+  case FAMILY_OUTER_DESCEND: return spec->inner > GPU_CHUNK_INNER ? GPU_CHUNK_INNER : 0;
+  default: return 0;
+  }
+}
+
 static VectorSpec vector_spec(const Scheduler *s, const GraphNode *node) {
   VectorSpec spec;
   memset(&spec, 0, sizeof spec);
-  spec.lanes = s->kernels->lanes;
   spec.value = node->attributes->value;
   switch (node->op) {
   case OP_LINEAR:
@@ -71,23 +83,26 @@ static void schedule_pixels(Scheduler *s, ValueId v, bool moments) {
   ValueId x = node->operands[0];
   MomentsSpec spec;
   memset(&spec, 0, sizeof spec);
-  spec.lanes = s->kernels->lanes;
   spec.in = schedule_plane(s, x, s->place[x]);
-  spec.images = schedule_images((int64_t)spec.in.channels * spec.in.height * spec.in.width);
+  int64_t elements = (int64_t)spec.in.channels * spec.in.height * spec.in.width;
+  Split split = schedule_split(s, elements, moments ? spec.in.height : 1, 3 * spec.in.channels);
+  spec.images = split.images;
+  spec.bands = split.bands;
   Call call = {0};
   call_read(s, &call, x);
   if (!moments) {
     call_place(&call, schedule_place(s, v), 0);
-    schedule_written(s, v, call_launch(s, &call, FAMILY_GLOBAL_MEAN, &spec, spec.images, 0, 0));
+    schedule_written(s, v, call_launch(s, &call, FAMILY_GLOBAL_MEAN, &spec, split.images, split.bands, 0));
     return;
   }
-  Place partial = schedule_storage(s, 3 * (int64_t)spec.in.channels * schedule_tasks(s, spec.images));
+  Place partial = schedule_storage(s, LOOP_ELEMENT_F32, 3 * (int64_t)spec.in.channels * schedule_tasks(s, split));
   call_place(&call, partial, 0);
-  int32_t ready = call_launch(s, &call, FAMILY_MOMENTS, &spec, spec.images, 0, 0);
+  int32_t ready = call_launch(s, &call, FAMILY_MOMENTS, &spec, split.images, split.bands, 0);
   Call last = {0};
   call_place(&last, partial, ready);
   call_place(&last, schedule_place(s, v), 0);
   spec.in.stride = spec.in.channels; /* the finish does not read the tensor */
+  spec.in.element = LOOP_ELEMENT_F32;
   schedule_written(s, v, call_launch(s, &last, FAMILY_MOMENTS_FINISH, &spec, 0, 1, 0));
 }
 
@@ -100,13 +115,15 @@ void schedule_vector(Scheduler *s, ValueId v) {
   for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
     if (families[i].op != node->op) continue;
     VectorSpec spec = vector_spec(s, node);
+    bool linear = node->op == OP_LINEAR || node->op == OP_LINEAR_GRAD_INPUT || node->op == OP_LINEAR_GRAD_WEIGHT;
+    double flops = linear ? 2.0 * spec.rows * spec.inner * (spec.batched ? (double)s->batch : 1) : 0;
+    if (linear && schedule_linear_product(s, v, flops)) return;
     Call call = {0};
     for (int32_t o = 0; o < node->operand_count; o++) call_read(s, &call, node->operands[o]);
     call_place(&call, schedule_place(s, v), 0);
-    double flops = node->op == OP_LINEAR || node->op == OP_LINEAR_GRAD_INPUT || node->op == OP_LINEAR_GRAD_WEIGHT
-                       ? 2.0 * spec.rows * spec.inner * (spec.batched ? (double)s->batch : 1)
-                       : 0;
-    schedule_written(s, v, call_launch(s, &call, families[i].family, &spec, 0, 1, flops));
+    spec.chunk = schedule_chunk(s, families[i].family, &spec);
+    int32_t tasks = schedule_chunks(node->op == OP_LINEAR ? spec.rows : spec.inner, spec.chunk);
+    schedule_written(s, v, call_launch(s, &call, families[i].family, &spec, 0, tasks, flops));
     return;
   }
   die("no kernel family for %s", op_table[node->op].text);

@@ -30,10 +30,9 @@ static Source source_of(const Scheduler *s, ValueId v) {
   return source;
 }
 
-static ConvSpec conv_spec(const Scheduler *s, const Window *w) {
+static ConvSpec conv_spec(const Window *w) {
   ConvSpec spec;
   memset(&spec, 0, sizeof spec);
-  spec.lanes = s->kernels->lanes;
   spec.kernel_y = w->kernel_y;
   spec.kernel_x = w->kernel_x;
   spec.stride_y = w->stride_y;
@@ -45,11 +44,14 @@ static ConvSpec conv_spec(const Scheduler *s, const Window *w) {
   return spec;
 }
 
-static void conv_sides(ConvSpec *spec, Plane in, Plane out) {
+/* `rows`: those that bands divide; `slot`: elements of the partial that a task leaves. */
+static void conv_sides(const Scheduler *s, ConvSpec *spec, Plane in, Plane out, int32_t rows, int64_t slot) {
   spec->in = in;
   spec->out = out;
   int64_t read = (int64_t)in.channels * in.height * in.width, written = (int64_t)out.channels * out.height * out.width;
-  spec->images = schedule_images(read > written ? read : written);
+  Split split = schedule_split(s, read > written ? read : written, rows, slot);
+  spec->images = split.images;
+  spec->bands = split.bands;
 }
 
 /* The source's buffers: x, [scale, mean]. */
@@ -67,6 +69,10 @@ static void conv_source(Scheduler *s, Call *call, ConvSpec *spec, const Source *
   call_place(call, mean, ready);
 }
 
+static bool is_read_as_it_is(const Source *source) {
+  return source->moments == NO_VALUE && !source->relu && !source->shift_y && !source->shift_x;
+}
+
 static double conv_flops(const Scheduler *s, const ConvSpec *spec) {
   int64_t inputs = spec->in.channels / spec->groups, taps = (int64_t)spec->kernel_y * spec->kernel_x;
   int64_t pixels = s->batch * spec->out.height * spec->out.width;
@@ -77,13 +83,16 @@ static double conv_flops(const Scheduler *s, const ConvSpec *spec) {
 static int32_t launch_conv(Scheduler *s, ValueId v, Place to, int32_t earliest, bool again) {
   const GraphNode *node = graph_node(s->graph, v);
   Source source = source_of(s, node->operands[0]);
-  ConvSpec spec = conv_spec(s, &node->attributes->window);
-  conv_sides(&spec, schedule_plane(s, source.base, s->place[source.base]), schedule_plane(s, v, to));
+  ConvSpec spec = conv_spec(&node->attributes->window);
+  Plane out = schedule_plane(s, v, to);
+  conv_sides(s, &spec, schedule_plane(s, source.base, s->place[source.base]), out, out.height, 0);
   Call call = {.segment = earliest};
   conv_source(s, &call, &spec, &source);
   call_read(s, &call, node->operands[1]);
   call_place(&call, to, 0);
-  return call_launch(s, &call, FAMILY_CONV, &spec, spec.images, 0, again ? 0 : conv_flops(s, &spec));
+  if (is_read_as_it_is(&source) && schedule_is_library_conv(s, &node->attributes->window, spec.in, out))
+    return schedule_conv_product(s, &call, spec.in, out, LAYER_OUTPUT, conv_flops(s, &spec));
+  return call_launch(s, &call, FAMILY_CONV, &spec, spec.images, spec.bands, again ? 0 : conv_flops(s, &spec));
 }
 
 void schedule_conv(Scheduler *s, ValueId v) {
@@ -93,7 +102,8 @@ void schedule_conv(Scheduler *s, ValueId v) {
 /* A depthwise convolution is a tenth of the work around it, and its output is half of what a forward pass would keep for the
  * backward pass: where a weight's gradient reads it, once `dy` is there, it is computed again. */
 static Place computed_again(Scheduler *s, ValueId conv, ValueId dy, int32_t *ready) {
-  Place copy = schedule_storage(s, type_elements(graph_type(s->graph, conv), s->batch));
+  LoopElement element = schedule_element(s, s->place[conv]);
+  Place copy = schedule_storage(s, element, type_elements(graph_type(s->graph, conv), s->batch));
   copy.stride = graph_type(s->graph, conv).dims[0];
   *ready = launch_conv(s, conv, copy, s->ready[dy], true);
   return copy;
@@ -107,9 +117,10 @@ void schedule_conv_grad_input(Scheduler *s, ValueId v, ValueId unshift) {
   const GraphNode *node = graph_node(s->graph, v);
   if (node->op != OP_CONV_GRAD_INPUT) die("unshift of %s", op_table[node->op].text);
   ValueId result = unshift == NO_VALUE ? v : unshift, dy = node->operands[0];
-  ConvSpec spec = conv_spec(s, &node->attributes->window);
+  ConvSpec spec = conv_spec(&node->attributes->window);
   Place to = schedule_place(s, result);
-  conv_sides(&spec, schedule_plane(s, result, to), schedule_plane(s, dy, s->place[dy]));
+  Plane in = schedule_plane(s, result, to);
+  conv_sides(s, &spec, in, schedule_plane(s, dy, s->place[dy]), in.height, 0);
   if (unshift != NO_VALUE) {
     spec.shift_y = graph_node(s->graph, unshift)->attributes->shift_y;
     spec.shift_x = graph_node(s->graph, unshift)->attributes->shift_x;
@@ -118,29 +129,34 @@ void schedule_conv_grad_input(Scheduler *s, ValueId v, ValueId unshift) {
   call_read(s, &call, dy);
   call_read(s, &call, node->operands[1]);
   call_place(&call, to, 0);
-  schedule_written(s, result, call_launch(s, &call, FAMILY_CONV_GRAD_INPUT, &spec, spec.images, 0, conv_flops(s, &spec)));
+  bool library = unshift == NO_VALUE && schedule_is_library_conv(s, &node->attributes->window, in, spec.out);
+  int32_t ready = library ? schedule_conv_product(s, &call, in, spec.out, LAYER_INPUT_GRADIENT, conv_flops(s, &spec))
+                          : call_launch(s, &call, FAMILY_CONV_GRAD_INPUT, &spec, spec.images, spec.bands, conv_flops(s, &spec));
+  schedule_written(s, result, ready);
 }
 
 void schedule_conv_grad_weight(Scheduler *s, ValueId v) {
   const GraphNode *node = graph_node(s->graph, v);
   ValueId dy = node->operands[0];
   Source source = source_of(s, node->operands[1]);
-  ConvSpec spec = conv_spec(s, &node->attributes->window);
+  ConvSpec spec = conv_spec(&node->attributes->window);
   Place kept = s->place[source.base];
   int32_t kept_ready = s->ready[source.base];
   if (is_depthwise(graph_node(s->graph, source.base)))
     s->place[source.base] = computed_again(s, source.base, dy, &s->ready[source.base]);
-  conv_sides(&spec, schedule_plane(s, source.base, s->place[source.base]), schedule_plane(s, dy, s->place[dy]));
   int64_t elements = type_elements(node->type, 1);
-  Place partial = schedule_storage(s, elements * schedule_tasks(s, spec.images));
+  Plane out = schedule_plane(s, dy, s->place[dy]);
+  conv_sides(s, &spec, schedule_plane(s, source.base, s->place[source.base]), out, out.height, elements);
+  Split split = {spec.images, spec.bands};
+  Place partial = schedule_storage(s, LOOP_ELEMENT_F32, elements * schedule_tasks(s, split));
   Call call = {0};
   call_read(s, &call, dy);
   conv_source(s, &call, &spec, &source);
   call_place(&call, partial, 0);
-  int32_t ready = call_launch(s, &call, FAMILY_CONV_GRAD_WEIGHT, &spec, spec.images, 0, conv_flops(s, &spec));
+  int32_t ready = call_launch(s, &call, FAMILY_CONV_GRAD_WEIGHT, &spec, split.images, split.bands, conv_flops(s, &spec));
   s->place[source.base] = kept;
   s->ready[source.base] = kept_ready;
-  schedule_written(s, v, schedule_sum(s, partial, ready, spec.images, elements, false, schedule_place(s, v)));
+  schedule_written(s, v, schedule_sum(s, partial, ready, split, elements, false, schedule_place(s, v)));
 }
 
 void schedule_pool(Scheduler *s, ValueId v) {
@@ -149,7 +165,6 @@ void schedule_pool(Scheduler *s, ValueId v) {
   const Window *w = &node->attributes->window;
   PoolSpec spec;
   memset(&spec, 0, sizeof spec);
-  spec.lanes = s->kernels->lanes;
   spec.kernel_y = w->kernel_y;
   spec.kernel_x = w->kernel_x;
   spec.stride_y = w->stride_y;
@@ -166,25 +181,29 @@ void schedule_pool(Scheduler *s, ValueId v) {
     spec.dx_stride = own.stride;
     spec.in.stride = s->place[node->operands[1]].stride;
   }
-  spec.images = schedule_images((int64_t)spec.in.channels * spec.in.height * spec.in.width);
+  int64_t elements = (int64_t)spec.in.channels * spec.in.height * spec.in.width;
+  Split split = schedule_split(s, elements, gradient ? spec.in.height : spec.out.height, 0);
+  spec.images = split.images;
+  spec.bands = split.bands;
   Call call = {0};
   for (int32_t i = 0; i < node->operand_count; i++) call_read(s, &call, node->operands[i]);
   call_place(&call, to, 0);
   Family family = gradient ? FAMILY_POOL_GRAD : FAMILY_POOL;
-  schedule_written(s, v, call_launch(s, &call, family, &spec, spec.images, 0, 0));
+  schedule_written(s, v, call_launch(s, &call, family, &spec, split.images, split.bands, 0));
 }
 
 static ShiftSpec shift_spec(Scheduler *s, ValueId v, Place to) {
   const GraphNode *node = graph_node(s->graph, v);
   ShiftSpec spec;
   memset(&spec, 0, sizeof spec);
-  spec.lanes = s->kernels->lanes;
   spec.in = schedule_plane(s, node->operands[0], s->place[node->operands[0]]);
   spec.out = schedule_plane(s, v, to);
   spec.shift_y = node->attributes->shift_y;
   spec.shift_x = node->attributes->shift_x;
   int64_t in = (int64_t)spec.in.height * spec.in.width, out = (int64_t)spec.out.height * spec.out.width;
-  spec.images = schedule_images(spec.in.channels * (in > out ? in : out));
+  Split split = schedule_split(s, spec.in.channels * (in > out ? in : out), spec.out.height, 0);
+  spec.images = split.images;
+  spec.bands = split.bands;
   return spec;
 }
 
@@ -201,5 +220,5 @@ void schedule_shift(Scheduler *s, ValueId v) {
   Call call = {0};
   call_read(s, &call, from);
   call_place(&call, to, 0);
-  schedule_written(s, v, call_launch(s, &call, back ? FAMILY_UNSHIFT : FAMILY_SHIFT, &spec, spec.images, 0, 0));
+  schedule_written(s, v, call_launch(s, &call, back ? FAMILY_UNSHIFT : FAMILY_SHIFT, &spec, spec.images, spec.bands, 0));
 }

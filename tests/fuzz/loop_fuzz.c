@@ -2,12 +2,13 @@
  * reads back to the same text, and runs on small buffers without touching anything else.
  *
  *   clang-19 -std=c11 -D_GNU_SOURCE -I. -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz/loop_fuzz.c kernels/loop_*.c \
- *     runtime/base/arena.c runtime/base/err.c runtime/base/text.c -lm -o loop_fuzz && ./loop_fuzz -max_total_time=60 CORPUS */
+ *     runtime/base/arena.c runtime/base/err.c runtime/base/text.c runtime/base/words.c -lm -o loop_fuzz && ./loop_fuzz
+ * -max_total_time=60 CORPUS */
 #include "kernels/loop_private.h"
 
 #include <string.h>
 
-enum { ELEMENTS = 40, TASKS = 3, STEPS = 20000 };
+enum { ELEMENTS = 40, TASKS = 3, STEPS = 20000 /* fewer where lanes are many */ };
 
 static void check_text(const LoopKernel *k) {
   Arena *arena = arena_new();
@@ -29,12 +30,12 @@ static void interpret(const LoopKernel *k, Arena *arena) {
   LoopBuffer *buffers = ARENA_ARRAY(arena, LoopBuffer, k->buffer_count + 1);
   for (int32_t i = 0; i < k->buffer_count; i++) {
     LoopElement element = k->arrays.data[i].element;
-    size_t size = element == LOOP_ELEMENT_F64 ? sizeof(double) : sizeof(float);
-    buffers[i] = (LoopBuffer){memory_alloc(ELEMENTS * size), ELEMENTS}; /* of its own, so that the sanitizer sees its ends */
+    size_t size = ELEMENTS * (size_t)loop_element_bytes(element);
+    buffers[i] = (LoopBuffer){memory_alloc(size), ELEMENTS}; /* of its own, so that the sanitizer sees its ends */
     for (int32_t j = 0; element == LOOP_ELEMENT_I32 && j < ELEMENTS; j++) ((int32_t *)buffers[i].data)[j] = j - 2;
   }
   Err err;
-  loop_interpret_steps(k, buffers, TASKS, 0, TASKS, STEPS, &err);
+  loop_interpret_steps(k, buffers, TASKS, 0, TASKS, STEPS / (1 + k->lanes / 32), &err);
   for (int32_t i = 0; i < k->buffer_count; i++) free(buffers[i].data);
 }
 

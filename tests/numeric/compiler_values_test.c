@@ -112,37 +112,77 @@ static double difference(const Type *type, bool plain, const Place *place, const
   return sqrt(error) / (sqrt(norm) + 1e-4 * sqrt((double)count));
 }
 
+/* What a GPU's library does with a launch's three matrices. */
+static void multiply(const ProgramProduct *p, float *const *buffers) {
+  int64_t m = p->m * (p->batch_m ? BATCH : 1), k = p->k * (p->batch_k ? BATCH : 1);
+  for (int64_t i = 0; i < m; i++)
+    for (int64_t j = 0; j < p->n; j++) {
+      double sum = (double)(p->beta * buffers[2][i * p->c.stride + j]);
+      for (int64_t l = 0; l < k; l++)
+        sum += (double)buffers[0][p->a.transposed ? l * p->a.stride + i : i * p->a.stride + l] *
+               (double)buffers[1][p->b.transposed ? j * p->b.stride + l : l * p->b.stride + j];
+      buffers[2][i * p->c.stride + j] = (float)sum;
+    }
+}
+
+static void run_machine_code(const LoopKernel *kernel, KernelFunction *function, float *const *buffers, int64_t tasks) {
+  size_t bytes = (size_t)loop_scratch(kernel, NULL) + 64;
+  void *scratch = aligned_alloc(64, (bytes + 63) / 64 * 64);
+  KernelArgs args = {(void *const *)buffers, scratch, BATCH};
+  function(&args, 0, tasks);
+  free(scratch);
+}
+
+/* `code` null: with the Loop IR's interpreter, for a GPU. */
 static void run(const Schedule *schedule, const EmitCode *code, const KernelSet *kernels, Memory m) {
   for (size_t i = 0; i < schedule->launches.count; i++) {
     const PlannedLaunch *launch = &schedule->launches.data[i];
-    void *buffers[128];
-    for (int32_t b = 0; b < launch->buffer_count; b++)
+    float *buffers[128];
+    LoopBuffer checked[128];
+    for (int32_t b = 0; b < launch->buffer_count; b++) {
+      const Storage *storage = &schedule->storages.data[launch->buffers[b].storage];
       buffers[b] = m.storages[launch->buffers[b].storage] + launch->buffers[b].offset;
-    size_t bytes = (size_t)loop_scratch(kernels->kernels.data[launch->kernel], NULL) + 64;
-    void *scratch = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    KernelArgs args = {buffers, scratch, BATCH};
-    int64_t tasks = launch->images_per_task ? (BATCH + launch->images_per_task - 1) / launch->images_per_task : launch->tasks;
-    emit_code_function(code, (size_t)launch->kernel)(&args, 0, tasks);
-    free(scratch);
+      checked[b] = (LoopBuffer){buffers[b], storage->bytes / 4 - launch->buffers[b].offset};
+    }
+    int64_t tasks = program_tasks(launch->images, launch->tasks, BATCH);
+    Err err;
+    if (launch->product)
+      multiply(launch->product, buffers);
+    else if (code)
+      run_machine_code(kernels->kernels.data[launch->kernel], emit_code_function(code, (size_t)launch->kernel), buffers, tasks);
+    else if (!loop_interpret(kernels->kernels.data[launch->kernel], checked, BATCH, 0, tasks, &err))
+      fail_msg("%s", err.text);
   }
+}
+
+/* The machine code of a CPU's level, or null for the schedule of a GPU. False: this machine cannot run it. */
+static bool start(const char *cpu, KernelSet *kernels, EmitTarget **target) {
+  Err err;
+  *target = NULL;
+  kernels->target = (KernelTarget){true, 128, PRODUCTS_FP32, false};
+  if (!cpu) return true;
+  *target = emit_target_new(cpu, false, &err);
+  if (*target) kernels->target = (KernelTarget){false, emit_target_lanes(*target), PRODUCTS_FP32, false};
+  if (!*target) print_message("%s: skipped: %s\n", cpu, err.text);
+  return *target != NULL;
 }
 
 static void check_step(const Model *model, unsigned step, const char *cpu) {
   Arena *arena = arena_new();
   Err err;
-  EmitTarget *target = emit_target_new(cpu, false, &err);
-  if (!target) {
-    print_message("%s: skipped: %s\n", cpu, err.text);
+  KernelSet kernels = {.arena = arena};
+  EmitTarget *target;
+  if (!start(cpu, &kernels, &target)) {
     arena_free(arena);
     return;
   }
   Module *module = lower_model(model, step, NULL, arena);
   const Graph *graph = pass_simplify(module->steps.data[0]);
-  KernelSet kernels = {.arena = arena, .lanes = emit_target_lanes(target)};
   Schedule *schedule = pass_schedule(graph, &kernels, arena);
-  EmitCode *code =
-      emit_compile(target, (const LoopKernel *const *)kernels.kernels.data, kernels.kernels.count, 2, NULL, NULL, &err);
-  if (!code) fail_msg("%s", err.text);
+  EmitCode *code = NULL;
+  if (target)
+    code = emit_compile(target, (const LoopKernel *const *)kernels.kernels.data, kernels.kernels.count, 2, NULL, NULL, &err);
+  if (target && !code) fail_msg("%s", err.text);
   Memory m = memory_new(schedule, module);
   double x[5 * 3 * 8 * 8], y[5], rate = 0.025, corrections[3] = {3e-4, 0.5, 0.001};
   NamedTensor inputs[] = {{"x", x}, {"y", y}, {"rate", &rate}, {"alpha.corrections", corrections}};
@@ -193,7 +233,7 @@ static void check_step(const Model *model, unsigned step, const char *cpu) {
   memory_free(m, schedule, module);
   interpretation_free(reference);
   emit_code_free(code);
-  emit_target_free(target);
+  if (target) emit_target_free(target);
   schedule_free(schedule);
   for (size_t i = 0; i < kernels.kernels.count; i++) loop_free_tables(kernels.kernels.data[i]);
   vector_free(&kernels.kernels);
@@ -208,8 +248,8 @@ static void test_values(void **unused) {
   Diagnostics diagnostics = {0};
   const Model *model = dsl_load_text("values.adwp", model_text, strlen(model_text), NULL, arena, &diagnostics);
   if (!model) fail_msg("%s", diagnostics.out.data);
-  const char *const cpus[] = {"x86-64-v3", "x86-64-v4"};
-  for (int i = 0; i < 2; i++) {
+  const char *const cpus[] = {"x86-64-v3", "x86-64-v4", NULL};
+  for (int i = 0; i < 3; i++) {
     check_step(model, STEP_EVAL, cpus[i]);
     check_step(model, STEP_GRADIENT, cpus[i]);
     check_step(model, STEP_CROSS, cpus[i]);

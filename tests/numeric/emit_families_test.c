@@ -1,38 +1,42 @@
-/* The random specs of kernels_families_test.c as machine code: on both levels, the bits that the Loop IR's interpreter leaves.
- * (`exp` and `log` are the emitter's own polynomials: families that use them are compared to 1e-6.) */
-#define FAMILIES_MACHINE_CODE
-#include "tests/numeric/kernels_families_test.c"
+/* The families' random specs for a CPU as machine code: on both levels, the bits that the Loop IR's interpreter leaves. Arguments
+ * choose cases as in kernels_families_test. */
+#include "tests/numeric/families/families.h"
 
 #include "compiler/emit/emit.h"
 
-static bool uses_polynomials(const LoopKernel *k) {
-  for (size_t i = 0; i < k->code.count; i++)
-    if (k->code.data[i].op == LOOP_EXP || k->code.data[i].op == LOOP_LOG) return true;
-  return false;
-}
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
-static bool same(const float *a, const float *b, int64_t count, bool exactly) {
-  if (exactly) return memcmp(a, b, (size_t)count * sizeof *a) == 0;
-  for (int64_t i = 0; i < count; i++)
-    if (!(fabsf(a[i] - b[i]) <= 1e-6f * (1 + fabsf(b[i])))) return false;
-  return true;
-}
+typedef struct Level {
+  EmitTarget *target; /* null: this machine cannot run it */
+} Level;
 
-static void run_machine_code(Case *c, const LoopKernel *k, int tasks, void **buffers) {
-  Err err;
-  EmitTarget *target = emit_target_new(c->lanes == 16 ? "x86-64-v4" : "x86-64-v3", false, &err);
-  if (!target) return; /* this machine cannot run it */
-  EmitCode *code = emit_compile(target, &k, 1, 1, NULL, NULL, &err);
-  if (!code) fail_msg("%s, case %d: %s", c->family, c->number, err.text);
+static bool run_machine_code(void *context, Case *c, bool *take, Err *err) {
+  (void)take;
+  Level *level = (Level *)context + (c->target.lanes == 16);
+  if (!level->target) return true;
+  const LoopKernel *k = c->kernel;
+  EmitCode *code = emit_compile(level->target, &k, 1, 1, NULL, NULL, err);
+  if (!code) return err_wrap(err, "%s", c->text);
   size_t bytes = ((size_t)loop_scratch(k, NULL) + 127) / 64 * 64;
-  void *scratch = aligned_alloc(64, bytes);
+  void *scratch = aligned_alloc(64, bytes), **buffers = case_copies(c);
   memset(scratch, 0x7f, bytes);
   KernelArgs args = {buffers, scratch, c->batch};
-  emit_code_function(code, 0)(&args, 0, tasks);
-  for (int i = 0; i < c->count; i++)
-    if (!same(buffers[i], c->buffers[i].data, c->buffers[i].count, !uses_polynomials(k)))
-      fail_msg("%s, case %d: buffer %d differs from the interpreter's", c->family, c->number, i);
+  emit_code_function(code, 0)(&args, 0, c->tasks);
+  bool same = case_same(c, buffers, err);
+  case_copies_free(c, buffers);
   free(scratch);
   emit_code_free(code);
-  emit_target_free(target);
+  return same;
+}
+
+int main(int argc, char **argv) {
+  Err err;
+  Level levels[2] = {{emit_target_new("x86-64-v3", false, &err)}, {emit_target_new("x86-64-v4", false, &err)}};
+  FamilyOptions options = {.gpu = false, .every = 2, .hook = run_machine_code, .context = levels};
+  bool ok = families_options(argc, argv, &options, &err) && families_run(&options, &err);
+  if (!ok) fprintf(stderr, "%s\n", err.text);
+  for (int i = 0; i < 2; i++) emit_target_free(levels[i].target);
+  return !ok;
 }

@@ -222,12 +222,13 @@ def trainable(alpha):
     return [[t.double().requires_grad_() for t in c] for c in alpha]
 
 
-def optimizers(net, alpha):
+def optimizers(net, alpha, capturable=False):
     """SGD and Adam. Gradients are zero at first, not missing: a parameter that the loss does not depend on decays, too."""
     for p in [*net.parameters(), *(t for c in alpha for t in c)]:
         p.grad = torch.zeros_like(p)
     return (torch.optim.SGD(net.parameters(), RATE, momentum=MOMENTUM, weight_decay=DECAY),
-            torch.optim.Adam([t for c in alpha for t in c], 3e-4, betas=(0.5, 0.999), weight_decay=1e-3))
+            torch.optim.Adam([t for c in alpha for t in c], 3e-4, betas=(0.5, 0.999), weight_decay=1e-3,
+                             capturable=capturable))
 
 
 def step_fixture(out, spec, batch, size, seed):
@@ -333,13 +334,15 @@ def bench(a):
     if a.threads:
         torch.set_num_threads(a.threads)
     torch.manual_seed(0)
-    net = HyperNetwork(read_spec(a))
+    cuda = a.device == "cuda"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = a.tf32
+    net = HyperNetwork(read_spec(a)).to(a.device)
     if a.channels_last:
         net = net.to(memory_format=torch.channels_last)
     run = torch.compile(net) if a.compile else net
-    alpha = [[t.requires_grad_() for t in c] for c in net.random_alpha(scale=1e-3)]
-    sgd, adam = optimizers(net, alpha)
-    x, y = torch.randn(a.batch, 3, 32, 32), torch.randint(0, 10, (a.batch,))
+    alpha = [[t.to(a.device).requires_grad_() for t in c] for c in net.random_alpha(scale=1e-3)]
+    sgd, adam = optimizers(net, alpha, capturable=a.graph)
+    x, y = torch.randn(a.batch, 3, 32, 32, device=a.device), torch.randint(0, 10, (a.batch,), device=a.device)
     if a.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     if a.stage == "search":
@@ -352,17 +355,36 @@ def bench(a):
                     t.normal_()
         sgd.zero_grad(set_to_none=True)
         adam.zero_grad(set_to_none=True)
-        F.cross_entropy(run(x, alpha), y).backward()
+        with torch.autocast(a.device, torch.bfloat16, enabled=a.bf16):
+            logits = run(x, alpha)
+        F.cross_entropy(logits.float(), y).backward()
         if a.stage != "search":
             nn.utils.clip_grad_norm_(net.parameters(), CLIP)
             sgd.step()
         if a.stage != "train":
             adam.step()
 
+    def captured(step):
+        """The whole step as one CUDA graph, as fast as PyTorch can launch it."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        return graph.replay
+
+    if a.graph:
+        step = captured(step)
     times = []
     for i in range(a.warmup + a.steps):
         t = time.perf_counter()
         step()
+        if cuda:
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - t)
     times = sorted(times[a.warmup:])
     import resource
@@ -370,7 +392,8 @@ def bench(a):
                       "max_ms": round(1e3 * times[-1], 3), "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                       "parameters": sum(p.numel() for p in net.parameters()), "torch": torch.__version__,
                       "threads": torch.get_num_threads(), "compile": a.compile, "channels_last": a.channels_last,
-                      "batch": a.batch}))
+                      "batch": a.batch, "device": torch.cuda.get_device_name() if cuda else "cpu", "bf16": a.bf16, "tf32": a.tf32,
+                      "graph": a.graph, "gpu_bytes": torch.cuda.max_memory_allocated() if cuda else 0}))
 
 
 # ---- the command line ----
@@ -402,6 +425,10 @@ def main():
     speed.add_argument("--threads", type=int)
     speed.add_argument("--compile", action="store_true")
     speed.add_argument("--channels-last", action="store_true")
+    speed.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    speed.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    speed.add_argument("--tf32", action="store_true", help="allow TF32 in products")
+    speed.add_argument("--graph", action="store_true", help="the whole step as one CUDA graph")
     spec = sub.add_parser("spec", help="print a model")
     for p in (fixture, trajectory, speed, spec):
         p.add_argument("--cells", type=int, default=8)

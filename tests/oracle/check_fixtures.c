@@ -1,7 +1,8 @@
 /* check-fixtures: builds the model of each fixture through the normal compiler, runs what the oracle ran, and prints how far the
  * two are apart: for each kind of value the largest relative error, in norm, of a tensor, and the tensor where it is.
  *
- *   check-fixtures [--backend=interpreter|cpu] [--cpu=NAME] [--threads=N] [--bound=X] [--each] FIXTURE...
+ *   check-fixtures [--backend=interpreter|cpu|cuda|cuda-emulator] [--cpu=NAME] [--precision=fp32|tf32|bf16] [--threads=N]
+ *                  [--bound=X] [--each] FIXTURE...
  *
  * A fixture is one of two kinds. With `kinds` in its metadata it is a trajectory: steps on batches of their own, then the final
  * weights, momentum and logits. Else it is one HyperNetwork step: logits, loss and every gradient (our gradient_step), then the
@@ -26,15 +27,19 @@ static const double weight_rate = 0.025, alpha_rate = 3e-4, beta1 = 0.5, beta2 =
 
 typedef enum Kind { LOGITS, LOSS, NORM, ALL_GRADIENTS, GRADIENT, WEIGHTS, MOMENTUM, ALPHA, KIND_COUNT } Kind;
 
+/* In what arithmetic the backend computes: double, float, or float with products of rounded factors. */
+typedef enum Arithmetic { DOUBLE, FP32, TF32, BF16, ARITHMETICS } Arithmetic;
+
 typedef struct KindInfo {
   const char *name;
-  double interpreter_bound, cpu_bound;
+  double bound[ARITHMETICS];
 } KindInfo;
 
 static const KindInfo kinds[KIND_COUNT] = {
-    [LOGITS] = {"logits", 1e-9, 1e-5},           [LOSS] = {"loss", 1e-9, 1e-5},         [NORM] = {"norm", 1e-9, 1e-4},
-    [ALL_GRADIENTS] = {"gradients", 1e-9, 2e-5}, [GRADIENT] = {"gradient", 1e-9, 1e-4}, [WEIGHTS] = {"weights", 1e-9, 1e-5},
-    [MOMENTUM] = {"momentum", 1e-9, 1e-4},       [ALPHA] = {"alpha", 1e-9, 1e-4},
+    [LOGITS] = {"logits", {1e-9, 1e-5, 5e-3, 5e-2}},     [LOSS] = {"loss", {1e-9, 1e-5, 5e-3, 5e-2}},
+    [NORM] = {"norm", {1e-9, 1e-4, 1e-2, 1e-1}},         [ALL_GRADIENTS] = {"gradients", {1e-9, 2e-5, 2e-2, 2e-1}},
+    [GRADIENT] = {"gradient", {1e-9, 1e-4, 5e-2, 5e-1}}, [WEIGHTS] = {"weights", {1e-9, 1e-5, 1e-3, 1e-2}},
+    [MOMENTUM] = {"momentum", {1e-9, 1e-4, 5e-2, 5e-1}}, [ALPHA] = {"alpha", {1e-9, 1e-4, 5e-2, 5e-1}},
 };
 
 /* The worst tensor of a kind. */
@@ -45,9 +50,9 @@ typedef struct Worst {
 
 typedef struct Options {
   Backend *(*backend)(const Model *, unsigned, const BackendOptions *, Err *);
-  bool cpu;
-  double bound; /* 0: the kinds' own */
-  bool each;    /* print the error of every tensor */
+  const char *name; /* the backend's */
+  double bound;     /* 0: the kinds' own */
+  bool each;        /* print the error of every tensor */
   BackendOptions target;
 } Options;
 
@@ -266,9 +271,16 @@ static bool run_check(Check *c, const char *path) {
 
 /* ---- reports ---- */
 
+static Arithmetic arithmetic_of(const Options *options) {
+  const char *precision = options->target.precision;
+  if (!options->target.device) return DOUBLE;
+  if (precision && strcmp(precision, "tf32") == 0) return TF32;
+  return precision && strcmp(precision, "bf16") == 0 ? BF16 : FP32;
+}
+
 static double bound_of(const Options *options, Kind kind) {
   if (options->bound > 0) return options->bound;
-  return options->cpu ? kinds[kind].cpu_bound : kinds[kind].interpreter_bound;
+  return kinds[kind].bound[arithmetic_of(options)];
 }
 
 static bool is_past(const Options *options, Kind kind, Worst worst) {
@@ -320,19 +332,20 @@ static bool check_one(const Options *options, const char *path, Arena *arena, Wo
 /* ---- the command line ---- */
 
 static int usage(void) {
-  fprintf(stderr, "usage: check-fixtures [--backend=interpreter|cpu] [--cpu=NAME] [--threads=N] [--bound=X] [--each]\n"
-                  "                      FIXTURE...\n");
+  fprintf(stderr, "usage: check-fixtures [--backend=interpreter|cpu|cuda|cuda-emulator] [--cpu=NAME] [--threads=N]\n"
+                  "                      [--precision=fp32|tf32|bf16] [--bound=X] [--each] FIXTURE...\n");
   return 2;
 }
 
 static bool set_backend(Options *options, const char *name) {
+  options->name = name;
   if (strcmp(name, "interpreter") == 0) {
-    options->backend = backend_interpreter, options->cpu = false;
+    options->backend = backend_interpreter, options->target.device = NULL;
     return true;
   }
 #ifdef WITH_CPU_BACKEND
-  if (strcmp(name, "cpu") == 0) {
-    options->backend = backend_cpu, options->cpu = true;
+  if (strcmp(name, "cpu") == 0 || strcmp(name, "cuda") == 0 || strcmp(name, "cuda-emulator") == 0) {
+    options->backend = backend_program, options->target.device = name;
     return true;
   }
 #endif
@@ -341,9 +354,13 @@ static bool set_backend(Options *options, const char *name) {
 }
 
 static bool read_options(int argc, char **argv, Options *options) {
-  static const struct option names[] = {{"backend", required_argument, NULL, 'b'}, {"cpu", required_argument, NULL, 'c'},
-                                        {"threads", required_argument, NULL, 't'}, {"bound", required_argument, NULL, 'x'},
-                                        {"each", no_argument, NULL, 'e'},          {0}};
+  static const struct option names[] = {{"backend", required_argument, NULL, 'b'},
+                                        {"cpu", required_argument, NULL, 'c'},
+                                        {"threads", required_argument, NULL, 't'},
+                                        {"bound", required_argument, NULL, 'x'},
+                                        {"each", no_argument, NULL, 'e'},
+                                        {"precision", required_argument, NULL, 'p'},
+                                        {0}};
   for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
     char *end = NULL;
     switch (option) {
@@ -351,6 +368,7 @@ static bool read_options(int argc, char **argv, Options *options) {
       if (!set_backend(options, optarg)) return false;
       break;
     case 'c': options->target.cpu = optarg; break;
+    case 'p': options->target.precision = optarg; break;
     case 't':
       options->target.threads = (int)strtol(optarg, &end, 10);
       if (*end || options->target.threads < 1 || options->target.threads > 1024) return false;
@@ -367,13 +385,13 @@ static bool read_options(int argc, char **argv, Options *options) {
 }
 
 int main(int argc, char **argv) {
-  Options options = {.backend = backend_interpreter, .target = {.threads = 2}};
+  Options options = {.backend = backend_interpreter, .name = "interpreter", .target = {.threads = 2}};
   if (!read_options(argc, argv, &options)) return usage();
   Arena *arena = arena_new();
   Worst all = {0};
   int failed = 0, count = argc - optind;
   for (int i = optind; i < argc; i++) failed += !check_one(&options, argv[i], arena, &all);
-  printf("%d of %d fixtures within their bounds on the %s%s%s\n", count - failed, count, options.cpu ? "cpu" : "interpreter",
+  printf("%d of %d fixtures within their bounds on the %s%s%s\n", count - failed, count, options.name,
          all.name ? "; nearest to its bound: " : "", all.name ? all.name : "");
   arena_free(arena);
   return failed != 0;

@@ -10,7 +10,9 @@
 #include <stdint.h>
 
 typedef struct BackendOptions {
-  const char *cpu; /* null: this machine's */
+  const char *device;    /* "cpu", "cuda", "cuda-emulator"; null: cpu */
+  const char *cpu;       /* null: this machine's */
+  const char *precision; /* of a GPU: "fp32", "tf32", "bf16"; null: fp32 */
   int threads;
 } BackendOptions;
 
@@ -36,6 +38,6 @@ struct Backend {
 
 /* `steps`: STEP_... of compiler/lower.h. Null: `err` says why. */
 Backend *backend_interpreter(const Model *model, unsigned steps, const BackendOptions *options, Err *err);
-Backend *backend_cpu(const Model *model, unsigned steps, const BackendOptions *options, Err *err);
+Backend *backend_program(const Model *model, unsigned steps, const BackendOptions *options, Err *err);
 
 #endif

@@ -66,10 +66,10 @@ static const BufferRef add_buffers[] = {
     {BUFFER_ARENA, AT_U}, {BUFFER_ARENA, AT_V}, {BUFFER_PARAMETER, 64}, {BUFFER_ARENA, AT_SUM}};
 static const BufferRef column_buffers[] = {{BUFFER_ARENA, AT_SUM}, {BUFFER_ARENA, AT_COLUMNS}};
 static const Launch scale_launches[] = {
-    {.kernel = 0, .buffer_count = 2, .buffers = double_buffers, .images_per_task = 1},
-    {.kernel = 1, .buffer_count = 2, .buffers = negate_buffers, .images_per_task = 3},
+    {.kernel = 0, .buffer_count = 2, .buffers = double_buffers, .images = 1, .tasks = 1},
+    {.kernel = 1, .buffer_count = 2, .buffers = negate_buffers, .images = 3, .tasks = 1},
 };
-static const Launch add_launch[] = {{.kernel = 2, .buffer_count = 4, .buffers = add_buffers, .images_per_task = 1}};
+static const Launch add_launch[] = {{.kernel = 2, .buffer_count = 4, .buffers = add_buffers, .images = 1, .tasks = 1}};
 static const Launch column_launch[] = {{.kernel = 3, .buffer_count = 2, .buffers = column_buffers, .tasks = WIDTH}};
 static const Segment segments[] = {{scale_launches, 2}, {add_launch, 1}, {column_launch, 1}};
 static const NamedBuffer inputs[] = {{"x", AT_X, BATCH *WIDTH, false}};
@@ -96,18 +96,25 @@ static const Program program = {.name = "mixer",
                                 .steps = steps,
                                 .step_count = 1};
 
+static Executor *begin(int32_t threads) {
+  Err err;
+  Executor *executor = executor_new(&program, &(ExecutorOptions){.threads = threads}, &err);
+  if (!executor) fail_msg("%s", err.text);
+  return executor;
+}
+
 static void run_and_check(Executor *executor, int64_t batch, double *seconds) {
-  float *x = executor_input(executor, steps, "x"), *w = executor_parameter(executor, 1);
+  float x[BATCH * WIDTH], w[WIDTH];
+  Err err;
   for (int i = 0; i < BATCH * WIDTH; i++) x[i] = (float)(i + batch);
   for (int c = 0; c < WIDTH; c++) w[c] = (float)(100 * c);
-  if (seconds)
-    executor_profile(executor, steps, batch, seconds);
-  else
-    executor_run(executor, steps, batch);
-  int64_t elements;
-  const float *sum = executor_result(executor, steps, "sum", &elements);
-  const float *columns = executor_result(executor, steps, "columns", NULL);
-  assert_int_equal(elements, BATCH * WIDTH);
+  assert_true(executor_input(executor, steps, "x", x, batch * WIDTH, &err));
+  assert_true(executor_write(executor, 1, w, &err));
+  int64_t run = executor_run(executor, steps, batch, &err);
+  assert_true(run >= 0);
+  if (seconds) assert_true(executor_profile(executor, steps, batch, seconds, &err));
+  const float *sum = executor_result(executor, steps, run, "sum", &err);
+  const float *columns = executor_result(executor, steps, run, "columns", &err);
   for (int c = 0; c < WIDTH; c++) {
     float total = 0;
     for (int b = 0; b < batch; b++) {
@@ -123,9 +130,7 @@ static void run_and_check(Executor *executor, int64_t batch, double *seconds) {
 static void test_any_batch_on_any_threads(void **state) {
   (void)state;
   for (int32_t threads = 1; threads <= 4; threads++) {
-    Err err;
-    Executor *executor = executor_new(&program, threads, &err);
-    assert_non_null(executor);
+    Executor *executor = begin(threads);
     for (int64_t batch = 1; batch <= BATCH; batch++) run_and_check(executor, batch, NULL);
     for (int64_t batch = BATCH; batch >= 1; batch -= 3) run_and_check(executor, batch, NULL);
     executor_free(executor);
@@ -134,9 +139,7 @@ static void test_any_batch_on_any_threads(void **state) {
 
 static void test_profile_times_each_launch(void **state) {
   (void)state;
-  Err err;
-  Executor *executor = executor_new(&program, 2, &err);
-  assert_non_null(executor);
+  Executor *executor = begin(2);
   double seconds[4] = {0};
   run_and_check(executor, 7, seconds);
   for (int i = 0; i < 4; i++) assert_true(seconds[i] > 0 && seconds[i] < 10);
@@ -146,22 +149,47 @@ static void test_profile_times_each_launch(void **state) {
   executor_free(executor);
 }
 
-static void test_names(void **state) {
+static void test_runs_and_launches_are_counted(void **state) {
   (void)state;
   Err err;
-  Executor *executor = executor_new(&program, 1, &err);
-  assert_non_null(executor);
-  assert_null(executor_input(executor, steps, "y"));
-  int64_t elements = 5;
-  assert_null(executor_result(executor, steps, "x", &elements));
-  assert_int_equal(elements, 0);
-  assert_ptr_equal(executor_parameter(executor, 1), executor_parameter(executor, 0) + 16);
-  assert_int_equal((uintptr_t)executor_parameter(executor, 0) % 64, 0);
+  Executor *executor = begin(1);
+  assert_int_equal(executor_depth(executor), 1);
+  for (int64_t n = 0; n < 3; n++) assert_int_equal(executor_run(executor, steps, BATCH, &err), n);
+  assert_true(executor_finish(executor, &err));
+  assert_int_equal(executor_launches(executor, steps, BATCH, &err), 4);
+  executor_free(executor);
+}
+
+/* A part of an input may be set alone, from its first element on; parameters come back as they were written. */
+static void test_inputs_and_parameters_are_copies(void **state) {
+  (void)state;
+  Err err;
+  Executor *executor = begin(1);
+  const float whole[2 * WIDTH] = {1, 2, 3, 4, 5, 6, 7, 8}, part[2] = {10, 20}, first[WIDTH] = {3, 1, 4, 1};
+  float back[WIDTH];
+  assert_true(executor_read(executor, 0, back, &err));
+  for (int c = 0; c < WIDTH; c++) assert_true(back[c] == 0); /* as at the start */
+  assert_true(executor_write(executor, 0, first, &err));
+  assert_true(executor_input(executor, steps, "x", whole, 2 * WIDTH, &err));
+  assert_true(executor_input(executor, steps, "x", part, 2, &err));
+  const float *sum = executor_result(executor, steps, executor_run(executor, steps, 2, &err), "sum", &err);
+  static const float want[2 * WIDTH] = {15, 30, 4.5F, 6, 7.5F, 9, 10.5F, 12};
+  assert_memory_equal(sum, want, sizeof want);
+  assert_true(executor_read(executor, 0, back, &err));
+  assert_memory_equal(back, first, sizeof back);
+  executor_free(executor);
+}
+
+static void test_names(void **state) {
+  (void)state;
   assert_ptr_equal(program_find_step(&program, "mix"), steps);
   assert_null(program_find_step(&program, "mi"));
+  assert_ptr_equal(program_find_input(steps, "x"), inputs);
+  assert_null(program_find_input(steps, "sum"));
+  assert_ptr_equal(program_find_result(steps, "columns"), results + 1);
+  assert_null(program_find_result(steps, "x"));
   assert_int_equal(program_find_parameter(&program, "w"), 1);
   assert_int_equal(program_find_parameter(&program, "v"), -1);
-  executor_free(executor);
 }
 
 static void test_no_memory_is_an_error(void **state) {
@@ -171,7 +199,7 @@ static void test_no_memory_is_an_error(void **state) {
   Program with_huge = program;
   with_huge.steps = &huge;
   Err err = {""};
-  assert_null(executor_new(&with_huge, 2, &err));
+  assert_null(executor_new(&with_huge, &(ExecutorOptions){.threads = 2}, &err));
   assert_non_null(strstr(err.text, "1073741824 MB of memory for activations"));
 }
 
@@ -211,6 +239,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_any_batch_on_any_threads),
       cmocka_unit_test(test_profile_times_each_launch),
+      cmocka_unit_test(test_runs_and_launches_are_counted),
+      cmocka_unit_test(test_inputs_and_parameters_are_copies),
       cmocka_unit_test(test_names),
       cmocka_unit_test(test_no_memory_is_an_error),
       cmocka_unit_test(test_stored_order),

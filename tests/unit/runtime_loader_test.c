@@ -245,6 +245,38 @@ static void what_is_not_wanted_is_dropped(void **state) {
   }
 }
 
+/* What a GPU makes of a plan, in plain words. */
+static void make_planned(const Dataset *dataset, const LoaderImage *plan, float *x) {
+  for (int i = 0; i < IMAGE; i++) {
+    int row = i / CHANNELS / WIDTH, column = i / CHANNELS % WIDTH, c = i % CHANNELS;
+    int y = row + plan->top, from = (plan->flip ? WIDTH - 1 - column : column) + plan->left;
+    bool inside = y >= 0 && y < HEIGHT && from >= 0 && from < WIDTH;
+    bool hole = row >= plan->hole_top && row < plan->hole_bottom && column >= plan->hole_left && column < plan->hole_right;
+    uint8_t byte = inside ? dataset->pixels[((plan->image * CHANNELS + c) * HEIGHT + y) * WIDTH + from] : 0;
+    x[i] = hole ? 0 : dataset->normalised[c][byte];
+  }
+}
+
+static void plans_are_of_the_same_batches(void **state) {
+  const Dataset *dataset = *state;
+  for (int validation = 0; validation < 2; validation++) {
+    LoaderSettings settings = validation ? loader_validation(DATASET_VALID, BATCH) : training(0);
+    settings.first_step = 2;
+    Loader *whole = begin(dataset, &settings), *planned = begin(dataset, &settings);
+    for (int step = 0; step < 8; step++) {
+      Batch want, got;
+      LoaderImage plan[BATCH];
+      next(whole, &want);
+      got = want;
+      got.images = loader_next_plan(planned, plan, got.y);
+      for (int b = 0; b < BATCH && got.images; b++) make_planned(dataset, &plan[b], got.x + b * IMAGE);
+      assert_same(&want, &got);
+    }
+    loader_free(whole);
+    loader_free(planned);
+  }
+}
+
 /* A batch larger than the part repeats it as often as it takes. */
 static void a_validation_smaller_than_a_batch_is_filled_up(void **state) {
   const Dataset *dataset = *state;
@@ -310,6 +342,7 @@ int main(void) {
       cmocka_unit_test(an_epoch_is_a_permutation),
       cmocka_unit_test(validation_counts_each_image_once),
       cmocka_unit_test(what_is_not_wanted_is_dropped),
+      cmocka_unit_test(plans_are_of_the_same_batches),
       cmocka_unit_test(a_validation_smaller_than_a_batch_is_filled_up),
       cmocka_unit_test(workers_stop_wherever_they_are),
       cmocka_unit_test(what_cannot_be_is_refused),

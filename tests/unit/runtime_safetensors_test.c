@@ -95,7 +95,8 @@ static void what_is_written_is_read(void **state) {
   safetensors_free(file);
 }
 
-static const void *fetch_floats(void *context, size_t tensor) {
+static const void *fetch_floats(void *context, size_t tensor, Err *err) {
+  (void)err;
   size_t *calls = context;
   assert_true(tensor < 2);
   calls[tensor]++;
@@ -119,6 +120,31 @@ static void fetched_tensors_give_the_same_file(void **state) {
   assert_int_equal((given_size - 36) % 64, 0); /* the data begin at a multiple of 64 */
   free(given);
   free(fetched);
+}
+
+static const void *fetch_nothing(void *context, size_t tensor, Err *err) {
+  err_set(err, "tensor %zu of %d is gone", tensor, *(int *)context);
+  return NULL;
+}
+
+static void a_failed_fetch_leaves_the_old_file(void **state) {
+  World *world = *state;
+  SafetensorsTensor two[2] = {tensors[0], tensors[1]};
+  Err err;
+  char *before, *after;
+  size_t size, now;
+  int context = 2;
+  assert_true(safetensors_write(world->path, two, 2, NULL, 0, NULL, NULL, &err));
+  assert_true(file_read(world->path, LIMIT, &before, &size, &err));
+  two[1].data = NULL;
+  assert_false(safetensors_write(world->path, two, 2, NULL, 0, fetch_nothing, &context, &err));
+  assert_non_null(strstr(err.text, world->path));
+  assert_non_null(strstr(err.text, "tensor 1 of 2 is gone"));
+  assert_true(file_read(world->path, LIMIT, &after, &now, &err));
+  assert_int_equal(now, size);
+  assert_memory_equal(before, after, size);
+  free(before);
+  free(after);
 }
 
 /* Each bit of the file in turn, then each length. */
@@ -337,6 +363,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(what_is_written_is_read, make_world, remove_world),
       cmocka_unit_test_setup_teardown(fetched_tensors_give_the_same_file, make_world, remove_world),
+      cmocka_unit_test_setup_teardown(a_failed_fetch_leaves_the_old_file, make_world, remove_world),
       cmocka_unit_test_setup_teardown(any_damage_is_seen, make_world, remove_world),
       cmocka_unit_test(headers_that_lie_are_refused),
       cmocka_unit_test(a_header_larger_than_the_file_is_refused),

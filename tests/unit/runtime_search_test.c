@@ -305,12 +305,12 @@ static void test_flipped_bits(void **state) {
   char *metrics = read_whole("flipped", "metrics.jsonl", &metrics_size);
   float best[6];
   Err err;
-  Executor *executor = executor_new(&toy_program, 1, &err);
+  Executor *executor = executor_new(&toy_program, &(ExecutorOptions){.threads = 1}, &err);
   SearchState read = {.best_alpha = best};
   Safetensors *whole = safetensors_read(path, size, true, &err);
   snprintf(read.data_hash.hex, sizeof read.data_hash.hex, "%s", safetensors_metadata(whole, "data_hash"));
   safetensors_free(whole);
-  if (!checkpoint_read(path, &toy_program, executor, &read, &err)) fail_msg("%s", err.text);
+  if (!checkpoint_read(path, &toy_program, executor, false, &read, &err)) fail_msg("%s", err.text);
   assert_int_equal(read.epoch, 3);
   assert_int_equal(read.epoch_step, 3);
   for (uint64_t n = 0; n < 300; n++) {
@@ -320,7 +320,7 @@ static void test_flipped_bits(void **state) {
     write_bytes(path, data, length);
     data[bit / 8] ^= (char)(1 << bit % 8);
     err = (Err){""};
-    assert_false(checkpoint_read(path, &toy_program, executor, &read, &err));
+    assert_false(checkpoint_read(path, &toy_program, executor, false, &read, &err));
     assert_non_null(strstr(err.text, path));
     if (n < 6) assert_fails(&toy_program, "flipped", true, WORDS("cannot resume", "checkpoint.safetensors"));
   }

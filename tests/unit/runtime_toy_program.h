@@ -218,7 +218,7 @@ static const BufferRef toy_search_buffers[] = {TOY_UPDATE_BUFFERS, {BUFFER_ARENA
 static const BufferRef toy_cross_buffers[] = {
     TOY_UPDATE_BUFFERS, {BUFFER_ARENA, TOY_RATE}, {BUFFER_ARENA, TOY_NORM}, {BUFFER_ARENA, TOY_CORRECTIONS}};
 
-static const Launch toy_image_launch = {.kernel = 0, .buffer_count = 9, .buffers = toy_image_buffers, .images_per_task = 1};
+static const Launch toy_image_launch = {.kernel = 0, .buffer_count = 9, .buffers = toy_image_buffers, .images = 1, .tasks = 1};
 static const Launch toy_update_launches[] = {
     {.kernel = 1, .buffer_count = 10, .buffers = toy_train_buffers, .tasks = 1},
     {.kernel = 2, .buffer_count = 9, .buffers = toy_search_buffers, .tasks = 1},

@@ -1,4 +1,5 @@
 /* x[shift_y:, shift_x:] as a copy, and its gradient. Convolutions read shifted and need neither. */
+#include "kernels/family_private.h"
 #include "kernels/plane.h"
 
 static int64_t shift_skip(const ShiftSpec *s, const Plane *plane) {
@@ -29,7 +30,7 @@ static void shift_block(LoopKernel *k, const ShiftSpec *s, int32_t x, int32_t y,
 }
 
 static LoopKernel *shift_kernel(const ShiftSpec *s, const char *name, bool back, Arena *arena) {
-  LoopKernel *k = loop_new(arena, name, s->lanes);
+  LoopKernel *k = loop_new(arena, name, s->target.lanes);
   int32_t x = loop_buffer(k, "x", LOOP_IN, LOOP_ELEMENT_F32);
   int32_t y = loop_buffer(k, "y", LOOP_OUT, LOOP_ELEMENT_F32);
   LoopValue image = build_images(k, s->images);
@@ -47,10 +48,10 @@ static LoopKernel *shift_kernel(const ShiftSpec *s, const char *name, bool back,
   return k;
 }
 
-LoopKernel *family_shift(const ShiftSpec *s, Arena *arena) {
+LoopKernel *cpu_shift(const ShiftSpec *s, Arena *arena) {
   return shift_kernel(s, "shift", false, arena);
 }
 
-LoopKernel *family_unshift(const ShiftSpec *s, Arena *arena) {
+LoopKernel *cpu_unshift(const ShiftSpec *s, Arena *arena) {
   return shift_kernel(s, "unshift", true, arena);
 }

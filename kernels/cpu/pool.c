@@ -1,6 +1,7 @@
 /* Pools and their gradients. Lanes run over channels. Borders are computed: a window's rows and columns inside the image run
  * from max(0, ..) to min(side, ..), so no padding is stored. */
 #include "kernels/build.h"
+#include "kernels/family_private.h"
 #include "kernels/plane.h"
 
 typedef struct PoolWindow {
@@ -76,8 +77,8 @@ static void pool_pixel(LoopKernel *k, const PoolSpec *s, int32_t in, int32_t out
   loop_store_lanes(k, out, to, result, inside);
 }
 
-LoopKernel *family_pool(const PoolSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, s->max ? "max_pool" : "avg_pool", s->lanes);
+LoopKernel *cpu_pool(const PoolSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, s->max ? "max_pool" : "avg_pool", s->target.lanes);
   int32_t in = loop_buffer(k, "x", LOOP_IN, LOOP_ELEMENT_F32);
   int32_t out = loop_buffer(k, "y", LOOP_OUT, LOOP_ELEMENT_F32);
   int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 1);
@@ -151,8 +152,8 @@ static void pool_scatter(LoopKernel *k, const PoolSpec *s, int32_t dy, int32_t i
   loop_end(k);
 }
 
-LoopKernel *family_pool_grad(const PoolSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, s->max ? "max_pool_grad" : "avg_pool_grad", s->lanes);
+LoopKernel *cpu_pool_grad(const PoolSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, s->max ? "max_pool_grad" : "avg_pool_grad", s->target.lanes);
   int32_t dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32);
   int32_t in = s->max ? loop_buffer(k, "x", LOOP_IN, LOOP_ELEMENT_F32) : -1;
   int32_t dx = loop_buffer(k, "dx", LOOP_INOUT, LOOP_ELEMENT_F32);

@@ -1,6 +1,6 @@
 /* Depthwise convolutions: lanes run over channels, a block of lanes at a time. A block's whole image is staged into scratch,
  * through the prologue and with its halo as zeros, so that the tap loops know no border. */
-#include "kernels/conv_private.h"
+#include "kernels/cpu/conv_private.h"
 
 typedef struct Depthwise {
   const ConvSpec *s;
@@ -104,7 +104,7 @@ static void forward_rows(LoopKernel *k, const Depthwise *d, int32_t acc, int32_t
 
 /* x [scale mean] w y, with `spec` as it stands */
 static LoopKernel *forward(const ConvSpec *s, const char *name, Arena *arena) {
-  LoopKernel *k = loop_new(arena, name, s->lanes);
+  LoopKernel *k = loop_new(arena, name, s->target.lanes);
   ConvInput input = conv_input(k, s);
   int32_t w = loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32);
   int32_t out = loop_buffer(k, "y", LOOP_OUT, LOOP_ELEMENT_F32);
@@ -182,7 +182,7 @@ LoopKernel *depthwise_grad_input(const ConvSpec *s, Arena *arena) {
   bool dense = s->stride_y == 1 && s->stride_x == 1 && !s->shift_y && !s->shift_x;
   if (dense && s->pad_y <= s->dilation * (s->kernel_y - 1) && s->pad_x <= s->dilation * (s->kernel_x - 1))
     return gather(s, arena);
-  LoopKernel *k = loop_new(arena, "depthwise_grad_input", s->lanes);
+  LoopKernel *k = loop_new(arena, "depthwise_grad_input", s->target.lanes);
   int32_t dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32);
   int32_t w = loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32);
   int32_t dx = loop_buffer(k, "dx", LOOP_OUT, LOOP_ELEMENT_F32);
@@ -221,7 +221,7 @@ static LoopKernel *gather(const ConvSpec *spec, Arena *arena) {
   mirror.pad_y = spec->dilation * (spec->kernel_y - 1) - spec->pad_y;
   mirror.pad_x = spec->dilation * (spec->kernel_x - 1) - spec->pad_x;
   const ConvSpec *s = &mirror;
-  LoopKernel *k = loop_new(arena, "depthwise_grad_input", s->lanes);
+  LoopKernel *k = loop_new(arena, "depthwise_grad_input", s->target.lanes);
   ConvInput input = conv_input(k, s);
   int32_t w = loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32);
   int32_t dx = loop_buffer(k, "dx", LOOP_OUT, LOOP_ELEMENT_F32);
@@ -265,7 +265,7 @@ static void weight_taps(LoopKernel *k, const Depthwise *d, int32_t acc, int32_t 
 }
 
 LoopKernel *depthwise_grad_weight(const ConvSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "depthwise_grad_weight", s->lanes);
+  LoopKernel *k = loop_new(arena, "depthwise_grad_weight", s->target.lanes);
   int32_t dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32);
   ConvInput input = conv_input(k, s);
   int32_t partial = loop_buffer(k, "partial", LOOP_OUT, LOOP_ELEMENT_F32);

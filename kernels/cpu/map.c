@@ -2,7 +2,7 @@
  * optimizer updates, and the reductions that feed BN and the mixing probabilities. The expression is in the spec, so that
  * whatever a schedule fuses becomes one pass over memory. */
 #include "kernels/build.h"
-#include "kernels/family.h"
+#include "kernels/family_private.h"
 
 #include "runtime/base/err.h"
 
@@ -149,13 +149,13 @@ static void map_image(LoopKernel *k, const Map *m, LoopValue image, LoopValue c,
   loop_end(k);
 }
 
-LoopKernel *family_map(const MapSpec *s, Arena *arena) {
+LoopKernel *cpu_map(const MapSpec *s, Arena *arena) {
   if (s->input_count > MAP_MAX_INPUTS || s->step_count > MAP_MAX_STEPS || s->output_count > MAP_MAX_OUTPUTS)
-    die("family_map: spec too large");
-  LoopKernel *k = loop_new(arena, "map", s->lanes);
+    die("cpu_map: spec too large");
+  LoopKernel *k = loop_new(arena, "map", s->target.lanes);
   Map m = map_buffers(k, s);
   if (s->flat) {
-    if (m.sums) die("family_map: a flat expression has no sums");
+    if (m.sums) die("cpu_map: a flat expression has no sums");
     map_flat(k, &m);
     return k;
   }

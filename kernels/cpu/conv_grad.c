@@ -3,7 +3,7 @@
  * Weight: register tiles of input channels x output blocks run over a row's pixels and are added to the task's partial.
  * Input: lanes run over input channels, so a task first transposes the weights into its scratch; a plain convolution writes its
  * pixels straight, any other one adds each tap into a padded image in scratch and copies the inside out. */
-#include "kernels/conv_private.h"
+#include "kernels/cpu/conv_private.h"
 
 typedef struct WeightGrad {
   const ConvSpec *s;
@@ -90,11 +90,11 @@ static void weight_row(LoopKernel *k, const WeightGrad *f, int32_t acc, LoopValu
   loop_end(k);
 }
 
-LoopKernel *family_conv_grad_weight(const ConvSpec *given, Arena *arena) {
+LoopKernel *cpu_conv_grad_weight(const ConvSpec *given, Arena *arena) {
   if (conv_is_depthwise(given)) return depthwise_grad_weight(given, arena);
   ConvSpec spec = conv_flatten(given);
   const ConvSpec *s = &spec;
-  LoopKernel *k = loop_new(arena, "conv_grad_weight", s->lanes);
+  LoopKernel *k = loop_new(arena, "conv_grad_weight", s->target.lanes);
   WeightGrad f = {.s = s,
                   .dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32),
                   .in = s->in.channels / s->groups,
@@ -256,11 +256,11 @@ static void copy_inside(LoopKernel *k, const InputGrad *f, LoopValue image) {
   copy_rectangle(k, f, image, y, in->height, x, in->width, true);
 }
 
-LoopKernel *family_conv_grad_input(const ConvSpec *given, Arena *arena) {
+LoopKernel *cpu_conv_grad_input(const ConvSpec *given, Arena *arena) {
   if (conv_is_depthwise(given)) return depthwise_grad_input(given, arena);
   ConvSpec spec = conv_flatten(given);
   const ConvSpec *s = &spec;
-  LoopKernel *k = loop_new(arena, "conv_grad_input", s->lanes);
+  LoopKernel *k = loop_new(arena, "conv_grad_input", s->target.lanes);
   InputGrad f = {.s = s, .plain = conv_is_plain(s), .in = s->in.channels / s->groups, .out = s->out.channels / s->groups};
   f.dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32);
   f.w = loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32);

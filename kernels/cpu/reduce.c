@@ -1,14 +1,14 @@
 /* Reductions over pixels and over the batch. A task leaves a partial; a finishing kernel of one task combines the partials in
  * task order, in double, so that the bits do not depend on which thread ran what. */
 #include "kernels/build.h"
-#include "kernels/family.h"
+#include "kernels/family_private.h"
 
 static LoopValue tensor_index(LoopKernel *k, const Plane *p, LoopValue image, LoopValue pixel, LoopValue c) {
   return AT(k, 0, {image, (int64_t)p->height * p->width * p->stride}, {pixel, p->stride}, {c, 1});
 }
 
-LoopKernel *family_moments(const MomentsSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "moments", s->lanes);
+LoopKernel *cpu_moments(const MomentsSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "moments", s->target.lanes);
   int32_t x = loop_buffer(k, "x", LOOP_IN, LOOP_ELEMENT_F32);
   int32_t partial = loop_buffer(k, "partial", LOOP_OUT, LOOP_ELEMENT_F32);
   int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 2);
@@ -107,8 +107,8 @@ static LoopValue task_count(LoopKernel *k, int32_t images) {
   return loop_op2(k, LOOP_IDIV, raised, divisor);
 }
 
-LoopKernel *family_moments_finish(const MomentsSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "moments_finish", s->lanes);
+LoopKernel *cpu_moments_finish(const MomentsSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "moments_finish", s->target.lanes);
   int32_t partial = loop_buffer(k, "partial", LOOP_IN, LOOP_ELEMENT_F32);
   int32_t moments = loop_buffer(k, "moments", LOOP_OUT, LOOP_ELEMENT_F32);
   int32_t acc = loop_tile(k, "acc", LOOP_F64, true, 2);
@@ -157,8 +157,8 @@ static void add_slots(LoopKernel *k, const SlotsSpec *s, int32_t partial, int32_
   loop_end(k);
 }
 
-LoopKernel *family_sum_slots(const SlotsSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, s->total ? "sum_total" : "sum_slots", s->lanes);
+LoopKernel *cpu_sum_slots(const SlotsSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, s->total ? "sum_total" : "sum_slots", s->target.lanes);
   int32_t partial = loop_buffer(k, "partial", LOOP_IN, LOOP_ELEMENT_F32);
   int32_t y = loop_buffer(k, "y", LOOP_OUT, LOOP_ELEMENT_F32);
   int32_t acc = loop_tile(k, "acc", LOOP_F64, true, 1);
@@ -192,8 +192,8 @@ LoopKernel *family_sum_slots(const SlotsSpec *s, Arena *arena) {
   return k;
 }
 
-LoopKernel *family_global_mean(const MomentsSpec *s, Arena *arena) {
-  LoopKernel *k = loop_new(arena, "global_mean", s->lanes);
+LoopKernel *cpu_global_mean(const MomentsSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "global_mean", s->target.lanes);
   int32_t x = loop_buffer(k, "x", LOOP_IN, LOOP_ELEMENT_F32);
   int32_t y = loop_buffer(k, "y", LOOP_OUT, LOOP_ELEMENT_F32);
   int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 1);

@@ -1,7 +1,7 @@
 /* Dense and grouped convolutions, forward. Lanes run over output channels: an accumulator tile of pixels x channel blocks takes
  * one input value broadcast times one vector of weights. The input rows that an output row reads are staged, through the
  * prologue and with their halo as zeros, so that the multiply loops know no border. */
-#include "kernels/conv_private.h"
+#include "kernels/cpu/conv_private.h"
 
 ConvInput conv_input(LoopKernel *k, const ConvSpec *spec) {
   ConvInput input = {loop_buffer(k, "x", LOOP_IN, LOOP_ELEMENT_F32), -1, -1};
@@ -175,17 +175,17 @@ static void tile(LoopKernel *k, const Forward *f, int32_t acc, LoopValue image, 
   loop_end(k);
 }
 
-LoopKernel *family_conv(const ConvSpec *given, Arena *arena) {
+LoopKernel *cpu_conv(const ConvSpec *given, Arena *arena) {
   if (conv_is_depthwise(given)) return depthwise_forward(given, arena);
   ConvSpec spec = conv_flatten(given);
   const ConvSpec *s = &spec;
-  LoopKernel *k = loop_new(arena, "conv", s->lanes);
+  LoopKernel *k = loop_new(arena, "conv", s->target.lanes);
   ConvInput input = conv_input(k, s);
   Forward f = {
       s, {0, 0}, loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32), 0, s->in.channels / s->groups, s->out.channels / s->groups};
   f.y = loop_buffer(k, "y", LOOP_OUT, LOOP_ELEMENT_F32);
   f.rows = conv_rows(k, s);
-  int32_t group_blocks = s->lanes >= 16 ? 2 : 1, most = s->lanes >= 16 ? 8 : 6;
+  int32_t group_blocks = s->target.lanes >= 16 ? 2 : 1, most = s->target.lanes >= 16 ? 8 : 6;
   int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 16 * 2);
   LoopValue image = build_images(k, s->images);
   LoopValue y = build_for(k, 0, s->out.height, 1);
@@ -194,7 +194,7 @@ LoopKernel *family_conv(const ConvSpec *given, Arena *arena) {
   BlockLoop blocks[3];
   int count = build_blocks(f.out, k->lanes, group_blocks, blocks);
   for (int b = 0; b < count; b++) {
-    int32_t pixels = blocks[b].blocks == 1 && s->lanes >= 16 ? 16 : most;
+    int32_t pixels = blocks[b].blocks == 1 && s->target.lanes >= 16 ? 16 : most;
     TileLoop tiles[2];
     int tile_count = build_tiles(s->out.width, pixels, tiles);
     LoopValue o = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);

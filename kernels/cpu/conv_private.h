@@ -3,7 +3,7 @@
 #define ADWP_KERNELS_CONV_PRIVATE_H
 
 #include "kernels/build.h"
-#include "kernels/family.h"
+#include "kernels/family_private.h"
 
 typedef struct ConvInput {
   int32_t x, scale, mean; /* buffers; scale and mean -1 where there is no affine prologue */

@@ -1,0 +1,23 @@
+/* What the files of the pipeline share: pipeline.c schedules and compiles, pipeline_program.c fills in the Program. */
+#ifndef ADWP_COMPILER_PIPELINE_PRIVATE_H
+#define ADWP_COMPILER_PIPELINE_PRIVATE_H
+
+#include "compiler/pass/schedule.h"
+#include "compiler/pipeline.h"
+
+typedef struct Pipeline {
+  Compiled compiled; /* first, so that the one can be told from the other */
+  Arena *arena;
+  Module *module;
+  KernelSet kernels;
+  VECTOR(Schedule *) schedules; /* one a step, in the module's order */
+  EmitTarget *target;
+  EmitCode *code;
+} Pipeline;
+
+const char *pipeline_precision_name(Products precision);
+
+/* Everything that the runtime needs; the code is there. */
+void pipeline_fill_program(const Pipeline *p, const Model *model, Program *program);
+
+#endif

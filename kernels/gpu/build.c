@@ -43,6 +43,14 @@ GpuItem gpu_items(LoopKernel *k, int64_t count, int32_t unrolled) {
   return item;
 }
 
+LoopValue gpu_trips(LoopKernel *k, int64_t below, int64_t step) {
+  return below > step ? build_for(k, 0, below, step) : loop_int(k, 0);
+}
+
+void gpu_trips_end(LoopKernel *k, int64_t below, int64_t step) {
+  if (below > step) loop_end(k);
+}
+
 LoopValue gpu_div(LoopKernel *k, LoopValue v, int64_t divisor) {
   LoopValue by = loop_int(k, divisor);
   return loop_op2(k, LOOP_IDIV, v, by);

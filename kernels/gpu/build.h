@@ -32,6 +32,10 @@ typedef struct GpuItem {
 } GpuItem;
 GpuItem gpu_items(LoopKernel *k, int64_t count, int32_t unrolled);
 
+/* Begins a loop 0 .. below by `step` where there is more than one trip; else gives 0. End it with gpu_trips_end. */
+LoopValue gpu_trips(LoopKernel *k, int64_t below, int64_t step);
+void gpu_trips_end(LoopKernel *k, int64_t below, int64_t step);
+
 LoopValue gpu_div(LoopKernel *k, LoopValue v, int64_t divisor);
 LoopValue gpu_mod(LoopKernel *k, LoopValue v, int64_t divisor);
 

@@ -159,21 +159,12 @@ static void store(LoopKernel *k, const Pixels *f) {
   gpu_product_results_end(k, &piece);
 }
 
-/* A loop where there is more than one trip. */
-static LoopValue trips_begin(LoopKernel *k, int64_t below, int64_t step) {
-  return below > step ? build_for(k, 0, below, step) : loop_int(k, 0);
-}
-
-static void trips_end(LoopKernel *k, int64_t below, int64_t step) {
-  if (below > step) loop_end(k);
-}
-
 static void multiply(LoopKernel *k, Pixels *f, const GpuFactor *a, const GpuFactor *b) {
   const ConvSpec *s = f->s;
   const GpuProduct *p = &f->product;
   bool once = p->chunks == 1 && f->window.pixels > p->rows; /* the weights serve all tiles of pixels */
   if (s->groups > 1) f->tile.group = build_for(k, 0, s->groups, 1);
-  f->first_column = trips_begin(k, f->outputs, p->columns);
+  f->first_column = gpu_trips(k, f->outputs, p->columns);
   if (once) {
     LoopValue zero = loop_int(k, 0);
     loop_phase(k, "weights");
@@ -181,12 +172,12 @@ static void multiply(LoopKernel *k, Pixels *f, const GpuFactor *a, const GpuFact
     gpu_factor_put(k, b, zero, zero);
     loop_end(k);
   }
-  f->first_pixel = trips_begin(k, f->window.pixels, p->rows);
+  f->first_pixel = gpu_trips(k, f->window.pixels, p->rows);
   gpu_product_clear(k, p);
   gpu_product_run(k, p, a, b, once);
   store(k, f);
-  trips_end(k, f->window.pixels, p->rows);
-  trips_end(k, f->outputs, p->columns);
+  gpu_trips_end(k, f->window.pixels, p->rows);
+  gpu_trips_end(k, f->outputs, p->columns);
   if (s->groups > 1) loop_end(k);
 }
 

@@ -130,20 +130,12 @@ static void store(LoopKernel *k, const Weights *f) {
   gpu_product_results_end(k, &piece);
 }
 
-static LoopValue trips_begin(LoopKernel *k, int64_t below, int64_t step) {
-  return below > step ? build_for(k, 0, below, step) : loop_int(k, 0);
-}
-
-static void trips_end(LoopKernel *k, int64_t below, int64_t step) {
-  if (below > step) loop_end(k);
-}
-
 static void body(LoopKernel *k, Weights *f, const GpuFactor *a, const GpuFactor *b) {
   const ConvSpec *s = f->s;
   const GpuProduct *p = &f->product;
   if (s->groups > 1) f->x_tile.group = f->dy_tile.group = build_for(k, 0, s->groups, 1);
-  f->first_row = trips_begin(k, f->x.columns, p->rows);
-  f->first_column = trips_begin(k, f->dy.columns, p->columns);
+  f->first_row = gpu_trips(k, f->x.columns, p->rows);
+  f->first_column = gpu_trips(k, f->dy.columns, p->columns);
   gpu_product_clear(k, p);
   GpuBand band = gpu_band(k, s->images, s->bands, s->out.height);
   f->x_tile.image = f->dy_tile.image = band.image;
@@ -152,8 +144,8 @@ static void body(LoopKernel *k, Weights *f, const GpuFactor *a, const GpuFactor 
   gpu_band_end(k, s->images);
   gpu_product_join(k, p);
   store(k, f);
-  trips_end(k, f->dy.columns, p->columns);
-  trips_end(k, f->x.columns, p->rows);
+  gpu_trips_end(k, f->dy.columns, p->columns);
+  gpu_trips_end(k, f->x.columns, p->rows);
   if (s->groups > 1) loop_end(k);
 }
 

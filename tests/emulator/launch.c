@@ -65,11 +65,27 @@ uint32_t launch_block_of(uint32_t epoch) {
   return at ? run->block_numbers.data[at - 1] : 0;
 }
 
+/* The phase whose end is the barrier of that line: a text begins each with its name in a comment. */
+static const char *phase_before(int line, char name[64]) {
+  static const char opens[] = "{ /* ";
+  const char *text = run->launch->kernel->text, *found = NULL;
+  name[0] = 0;
+  for (const char *next; line-- > 0 && text; text = next) {
+    next = strchr(text, '\n');
+    const char *phase = strstr(text, opens);
+    if (phase && next && phase < next) found = phase + strlen(opens);
+    next = next ? next + 1 : NULL;
+  }
+  if (found) snprintf(name, 64, ", phase %.*s", (int)strcspn(found, " \n"), found);
+  return name;
+}
+
 static void fault(int thread, const char *format, va_list arguments) {
-  char what[700], where[200];
+  char what[700], where[200], phase[64];
   vsnprintf(what, sizeof what, format, arguments);
   if (run->barriers)
-    snprintf(where, sizeof where, "after barrier %d (line %d)", run->barriers, run->last_line);
+    snprintf(where, sizeof where, "after barrier %d (line %d%s)", run->barriers, run->last_line,
+             phase_before(run->last_line, phase));
   else
     snprintf(where, sizeof where, "before the first barrier");
   run->faulted = true;

@@ -112,7 +112,7 @@ static void test_masked_regions(void **state) {
          "%3 = ilt 0, %2 %4 = ilt %2, 4 %5 = and %3, %4\n"
          "phase p { for %30 = 0 to 1 step 1 { if %5 { %6 = idiv 6, %2 %7 = gather x[%2] where %1 else 0.0f %8 = to_f32 %6 %9 = "
          "mul %7, %8 set a[0] = %9\n"
-         "  %10 = ieq %2, 1 if %10 { %11 = get a[0] %12 = add %11, 100.0f set a[0] = %12 }\n"
+         "  %10 = ilt %2, 2 if %10 { %11 = get a[0] %12 = add %11, 100.0f set a[0] = %12 }\n"
          "  scatter y[%0] = 1.0f where %1 } } }\n"
          "%15 = ilt %0, 0 if %15 { %16 = load x[77] set a[0] = %16 }\n"
          "%17 = get a[0] scatter z[%0] = %17 where %1\n"
@@ -167,6 +167,12 @@ static void test_copies(void **state) {
     if (i % 8) assert_true(y[i] == (i % 8 < 4 ? 0 : (float)(i % 8 * 2 - 8 + 1)));
   for (int i = 24; i < 40; i++)
     if (i % 8) assert_true(isnan(y[i]));
+  run_ok(
+      "kernel left lanes 2 { buffer h bf16 in buffer y f32 out shared s bf16[16] %0 = lane %1 = imul %0, 8 %2 = task %3 = ieq 0, "
+      "0\n"
+      "%4 = ieq %2, 0 if %4 { async_copy s[%1] = h[%1] where %3 } %5 = not %4 if %5 { wait } %6 = load s[0] store y[%2] = %6 }",
+      (LoopBuffer[]){{h, 16}, {y, 48}}, 2);
+  assert_true(isnan(y[0]) && isnan(y[1]));
 }
 
 /* ---- mma ---- */

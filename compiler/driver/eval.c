@@ -10,6 +10,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { KEY_DATA = 0x200, KEY_ARCH, KEY_SAMPLE, KEY_SOFT, KEY_TEST, KEY_JSON, MOST_SAMPLES = 100000 };
@@ -164,10 +165,10 @@ static bool check_finished(const EvalOptions *options, Arena *arena, Err *err) {
   return true;
 }
 
-/* The whole model, for the machine that the run was on unless --cpu names another. */
+/* The whole model, on a CPU for the level of the run unless --cpu names another; a run on a GPU has none. */
 static Compiled *compile_whole(Evaluation *run, Err *err) {
   const char *target = evaluator_target(run->evaluator);
-  bool own = !run->machine.cpu;
+  bool own = !run->machine.cpu && !strcmp(run->machine.device, "cpu") && !strncmp(target, "x86-64", 6);
   if (own) run->machine.cpu = target;
   Compiled *whole = driver_compile(run->model, &run->machine, STEP_EVAL, NULL, !run->options->json, err);
   if (whole || !own || !err->text[0]) return whole;
@@ -196,6 +197,7 @@ static bool evaluate(const EvalOptions *options, const Model *model, Arena *aren
                          .data_folder = options->data,
                          .test = options->test,
                          .threads = options->shared.threads};
+  if (!driver_emulator(&options->shared, &how.emulator, arena, err)) return false;
   Evaluation run = {.options = options, .machine = options->shared, .model = model, .arena = arena};
   run.evaluator = evaluator_new(&how, err);
   Compiled *whole = run.evaluator ? compile_whole(&run, err) : NULL;

@@ -12,6 +12,7 @@ enum {
   KEY_RESUME,
   KEY_CHECKPOINT_MINUTES,
   KEY_CHECKPOINT_STEPS,
+  KEY_MOVE,
   KEY_OUTPUT = 'o',
   KEY_QUIET = 'q',
   METRIC_STEPS = 50, /* steps a line of metrics.jsonl; part of its bytes, so not an option */
@@ -21,7 +22,7 @@ static const double default_checkpoint_minutes = 10;
 typedef struct SearchCommand {
   SharedOptions shared;
   const char *file, *data, *folder;
-  bool resume, quiet;
+  bool resume, move, quiet;
   double checkpoint_minutes;
   int64_t checkpoint_steps;
 } SearchCommand;
@@ -40,6 +41,7 @@ static void check_usage(const SearchCommand *options, const struct argp_state *s
     if (options->shared.settings.count) argp_error(state, "--resume goes on with the run's own settings; --set is for a new run");
     return;
   }
+  if (options->move) argp_error(state, "--move is for --resume");
   if (!options->file) argp_error(state, "which FILE? (or --resume RUN)");
   if (!options->folder) argp_error(state, "into which folder? (-o RUN)");
 }
@@ -59,6 +61,7 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
     options->folder = argument;
     options->resume = key == KEY_RESUME;
     return 0;
+  case KEY_MOVE: options->move = true; return 0;
   case KEY_QUIET: options->quiet = true; return 0;
   case KEY_CHECKPOINT_MINUTES: options->checkpoint_minutes = parse_minutes(state, argument); return 0;
   case KEY_CHECKPOINT_STEPS:
@@ -77,6 +80,7 @@ static const struct argp_option option_list[] = {
     {"data", KEY_DATA, "DIR", 0, "The folder that holds cifar-10-batches-bin, or that folder itself; not for synthetic data", 0},
     {"output", KEY_OUTPUT, "RUN", 0, "The folder of the new run", 0},
     {"resume", KEY_RESUME, "RUN", 0, "Continue the run in this folder, to the same bits", 0},
+    {"move", KEY_MOVE, 0, 0, "With --resume: the run may have been on another device; it goes on here, on other bits", 0},
     {"checkpoint-minutes", KEY_CHECKPOINT_MINUTES, "M", 0,
      "A checkpoint every M minutes, beside those at each epoch's end; 0: none. 10 if not given", 0},
     {"checkpoint-steps", KEY_CHECKPOINT_STEPS, "N", 0, "A checkpoint every N steps of the run", 0},
@@ -102,20 +106,22 @@ static void print_summary(const SearchSummary *summary, const char *folder) {
   printf("written: arch.adwp, arch.json, weights.safetensors and metrics.jsonl in %s\n", folder);
 }
 
-static int run_search(const SearchCommand *options, const Compiled *compiled, Err *err) {
+static int run_search(const SearchCommand *options, const Compiled *compiled, Arena *arena, Err *err) {
   SearchSummary summary = {0};
   Progress *progress = options->quiet ? NULL : progress_new(stderr, progress_is_terminal(stderr));
   SearchOptions search = {.data_folder = options->data,
                           .run_folder = options->folder,
                           .threads = options->shared.threads,
                           .resume = options->resume,
+                          .move = options->move,
                           .checkpoint_minutes = options->checkpoint_minutes,
                           .checkpoint_steps = options->checkpoint_steps,
                           .metric_steps = METRIC_STEPS,
                           .progress = progress,
                           .stop = stop_flag()};
   stop_install();
-  bool done = search_run(compiled->program, &search, &summary, err);
+  bool done =
+      driver_emulator(&options->shared, &search.emulator, arena, err) && search_run(compiled->program, &search, &summary, err);
   progress_free(progress);
   if (!done) return STATUS_FAILED;
   if (!summary.finished) {
@@ -148,7 +154,7 @@ int command_search(int count, char **arguments, Err *err) {
       model ? driver_compile(model, &options.shared, needed_steps(&model->search), NULL, !options.quiet, err) : NULL;
   if (compiled) driver_warn_of_cache(compiled);
   if (compiled) driver_warn_of_data(model, options.data);
-  int status = compiled ? run_search(&options, compiled, err) : STATUS_FAILED;
+  int status = compiled ? run_search(&options, compiled, arena, err) : STATUS_FAILED;
   if (compiled) pipeline_free(compiled);
   arena_free(arena);
   options_free(&options.shared);

@@ -162,7 +162,7 @@ int32_t schedule_sum(Scheduler *s, Place partial, int32_t ready, Split split, in
   spec.images = split.images;
   spec.bands = split.bands;
   spec.elements = elements;
-  spec.chunk = s->kernels->target.gpu ? s->kernels->target.lanes : 1024;
+  spec.chunk = !s->kernels->target.gpu ? 1024 : elements > 8192 ? 128 : 32; /* a GPU wants many blocks */
   spec.total = total;
   Call call = {0};
   call_place(&call, partial, ready);

@@ -34,7 +34,8 @@ static void linear_sides(const Scheduler *s, const GraphNode *node, VectorSpec *
   spec->batched = graph_type(s->graph, node->operands[0]).batched;
 }
 
-enum { GPU_CHUNK_ROWS = 512, GPU_CHUNK_INNER = 4 };
+/* A block's share of a layer, and of a convolution's statistics. */
+enum { GPU_CHUNK_ROWS = 512, GPU_CHUNK_WEIGHTS = 8192, GPU_CHUNK_CHANNELS = 32 };
 
 int32_t schedule_chunk(const Scheduler *s, Family family, const VectorSpec *spec) {
   if (!s->kernels->target.gpu) return 0;
@@ -42,7 +43,10 @@ int32_t schedule_chunk(const Scheduler *s, Family family, const VectorSpec *spec
   case FAMILY_LINEAR: return spec->rows > GPU_CHUNK_ROWS ? GPU_CHUNK_ROWS : 0;
   case FAMILY_LINEAR_GRAD_INPUT:
   case FAMILY_LINEAR_GRAD_WEIGHT:
-  case FAMILY_OUTER_DESCEND: return spec->inner > GPU_CHUNK_INNER ? GPU_CHUNK_INNER : 0;
+  case FAMILY_OUTER_DESCEND: {
+    int32_t chunk = spec->rows < GPU_CHUNK_WEIGHTS ? GPU_CHUNK_WEIGHTS / spec->rows : 1;
+    return chunk < spec->inner ? chunk : 0;
+  }
   default: return 0;
   }
 }
@@ -103,7 +107,9 @@ static void schedule_pixels(Scheduler *s, ValueId v, bool moments) {
   call_place(&last, schedule_place(s, v), 0);
   spec.in.stride = spec.in.channels; /* the finish does not read the tensor */
   spec.in.element = LOOP_ELEMENT_F32;
-  schedule_written(s, v, call_launch(s, &last, FAMILY_MOMENTS_FINISH, &spec, 0, 1, 0));
+  spec.chunk = s->kernels->target.gpu && spec.in.channels > GPU_CHUNK_CHANNELS ? GPU_CHUNK_CHANNELS : 0;
+  int32_t tasks = schedule_chunks(spec.in.channels, spec.chunk);
+  schedule_written(s, v, call_launch(s, &last, FAMILY_MOMENTS_FINISH, &spec, 0, tasks, 0));
 }
 
 void schedule_vector(Scheduler *s, ValueId v) {

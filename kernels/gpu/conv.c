@@ -36,11 +36,13 @@ static bool divide_sum(GpuProduct *p, int64_t length) {
   return (few && gpu_product_divide(p, length, 32) <= SHARED_DOUBLE) || gpu_product_divide(p, length, 16) <= SHARED_DOUBLE;
 }
 
-/* The tile's rows: few beyond the band's pixels, and not many tiles. */
+/* The tile's rows: few beyond the band's pixels, and not many tiles. A thread of FP32 makes fewer results where it also has many
+ * columns or has to find its way among taps and strides, or registers do not suffice. */
 static bool divide_pixels(Pixels *f, int64_t columns, int32_t width) {
   const KernelTarget *target = &f->s->target;
-  int64_t best = 0, best_cost = INT64_MAX;
-  for (int64_t rows = 128; rows >= 8; rows /= 2) {
+  int64_t best = 0, best_cost = INT64_MAX, most = 128;
+  if (target->products == PRODUCTS_FP32 && (columns >= 64 || !f->window.single)) most = 64;
+  for (int64_t rows = most; rows >= 8; rows /= 2) {
     if (rows < 16 && target->products != PRODUCTS_FP32) break;
     int64_t cost = (f->window.pixels + rows - 1) / rows * (rows + 16);
     bool fits = gpu_product_plan(&f->product, target, rows, columns, width, 1) && divide_sum(&f->product, f->window.columns);

@@ -10,7 +10,7 @@ enum {
   SHARED_DEEP = 24 << 10,   /* bytes of shared arrays that more than DEEP pixels of a chunk may take */
   SHARED_DOUBLE = 44 << 10, /* or less than that */
   DEEP = 32,
-  MOST_MOVED = 32, /* elements of a factor that one thread moves */
+  MOST_MOVED = 32, /* elements of a factor that one thread moves; in FP32, where each takes registers to find, half, of both */
 };
 
 typedef struct Weights {
@@ -24,11 +24,15 @@ typedef struct Weights {
 
 /* ---- plan ---- */
 
-static bool divide_sum(GpuProduct *p, int64_t pixels) {
-  for (int64_t depth = 128; depth >= 16; depth /= 2) {
+/* Pixels of a chunk: many, but few where each vector of x has to be found among taps and strides. */
+static bool divide_sum(GpuProduct *p, const GpuWindow *x) {
+  int64_t pixels = x->pixels;
+  for (int64_t depth = x->single ? 128 : DEEP; depth >= 16; depth /= 2) {
     if ((depth > 16 && depth / 2 >= pixels) || depth % (p->teams * gpu_product_step(p))) continue;
     int64_t bytes = gpu_product_divide(p, pixels, depth), most = p->rows > p->columns ? p->rows : p->columns;
     if (depth > DEEP && (bytes > SHARED_DEEP || most * depth > MOST_MOVED * p->lanes)) continue;
+    bool many = p->products == PRODUCTS_FP32 && 2 * (p->rows + p->columns) * depth > MOST_MOVED * p->lanes;
+    if (many && depth > 16) continue;
     if (bytes <= SHARED_DOUBLE) return true;
   }
   return false;
@@ -51,7 +55,7 @@ static Weights plan(const ConvSpec *s) {
   do {
     rows = tile_rows(p->products, f.x.columns, tiles++);
     for (int32_t teams = MOST_TEAMS; teams >= 1 && !fits; teams /= 2)
-      fits = gpu_product_plan(p, &s->target, rows, columns, 4, teams) && divide_sum(p, f.x.pixels);
+      fits = gpu_product_plan(p, &s->target, rows, columns, 4, teams) && divide_sum(p, &f.x);
   } while (!fits && rows > 16);
   if (!fits) die("a weight's gradient of %d threads has no tile", s->target.lanes);
   f.x_tile = (GpuWindowTile){.group = LOOP_NONE, .pixels = p->depth, .columns = p->rows};

@@ -10,7 +10,8 @@ enum {
   FINISH_THREADS = 512,
   FINISH_SLOTS = 512, /* about as many slots have large tensors */
   FINISH_UNROLL = 2,  /* slots whose loads of one thread are in flight together */
-  SLOTS_THREADS = 256,
+  SLOTS_THREADS = 512,
+  SLOTS_ROWS = 32, /* slots that are added side by side, where there are threads for them */
   TOTAL_THREADS = 1024,
 };
 
@@ -303,7 +304,8 @@ LoopKernel *gpu_sum_slots(const SlotsSpec *s, Arena *arena) {
   if (s->total) return slots_total(s, arena);
   int64_t chunk = s->chunk > 0 && s->chunk < s->elements ? s->chunk : s->elements;
   int32_t width = gpu_common_width(chunk, s->elements);
-  GpuSpread spread = gpu_spread(&s->target, chunk, width, s->images ? SLOTS_THREADS : s->slots, SLOTS_THREADS);
+  GpuSpread spread =
+      gpu_spread(&s->target, chunk, width, s->images ? SLOTS_ROWS : build_min(s->slots, SLOTS_ROWS), SLOTS_THREADS);
   LoopKernel *k = loop_new(arena, "sum_slots", spread.lanes);
   int32_t partial = loop_buffer(k, "partial", LOOP_IN, LOOP_ELEMENT_F32);
   int32_t y = loop_buffer(k, "y", LOOP_OUT, LOOP_ELEMENT_F32);

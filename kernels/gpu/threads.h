@@ -33,7 +33,8 @@ typedef struct GpuThread {
 GpuThread gpu_spread_begin(LoopKernel *k, const GpuSpread *s);
 void gpu_spread_end(LoopKernel *k, const GpuSpread *s);
 
-/* The pixels of a task, counted through the batch: `units` a image (rows, or pixels) of `pixels` each; bands are of the units. */
+/* The pixels of a task, counted through the batch: an image has `units` (rows, or pixels) of `pixels` each; bands are of units.
+ */
 typedef struct GpuRange {
   LoopValue from, below;
   LoopValue image; /* LOOP_NONE where there may be more than one */

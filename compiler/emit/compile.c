@@ -5,7 +5,6 @@
 #include "compiler/emit/cuda_private.h"
 #include "compiler/emit/emit_private.h"
 
-#include <llvm-c/Error.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -36,7 +35,7 @@ typedef struct Work {
 } Work;
 
 struct EmitCode {
-  LLVMOrcLLJITRef jit;        /* of a CPU */
+  EmitLinker *linker;         /* of a CPU */
   KernelFunction **functions; /* of each kernel that was asked for; a CPU's */
   EmitImage *images;          /* likewise; a GPU's */
   size_t count;
@@ -73,14 +72,14 @@ static bool fits(const EmitTarget *target, const LoopKernel *kernel, Err *err) {
   return err_set(err, "kernel %s does not fit a CPU: it was written for the threads of a GPU", kernel->name);
 }
 
-static bool make_object(const Work *work, LLVMTargetMachineRef machine, const Job *job, EmitObject *object, Err *err) {
+static bool make_object(const Work *work, EmitMachine *machine, const Job *job, EmitObject *object, Err *err) {
   Symbol symbol = symbol_of(&job->key);
   if (!fits(work->target, job->kernel, err)) return false;
   if (work->target->form == FORM_OBJECT) return emit_object(work->target, machine, job->kernel, symbol.text, object, err);
   return nvrtc_image(work->target, job->kernel, symbol.text, object, err);
 }
 
-static void get_object(const Work *work, LLVMTargetMachineRef machine, size_t i) {
+static void get_object(const Work *work, EmitMachine *machine, size_t i) {
   Job *job = &work->jobs[i];
   job->cached = work->cache && emit_cache_load(work->cache, &job->key, &work->objects[i]);
   if (job->cached) return;
@@ -90,9 +89,9 @@ static void get_object(const Work *work, LLVMTargetMachineRef machine, size_t i)
 
 static void *worker(void *argument) {
   Work *work = argument;
-  LLVMTargetMachineRef machine = work->target->form == FORM_OBJECT ? emit_target_machine(work->target) : NULL;
+  EmitMachine *machine = work->target->form == FORM_OBJECT ? emit_machine_new(work->target) : NULL;
   for (size_t i; (i = atomic_fetch_add(&work->next, 1)) < work->count;) get_object(work, machine, i);
-  if (machine) LLVMDisposeTargetMachine(machine);
+  if (machine) emit_machine_free(machine);
   return NULL;
 }
 
@@ -142,8 +141,8 @@ static bool link_functions(EmitCode *code, const EmitTarget *target, const size_
   KernelFunction **functions = ARENA_ARRAY(arena, KernelFunction *, code->distinct + 1);
   const char **symbols = ARENA_ARRAY(arena, const char *, code->distinct + 1);
   for (size_t i = 0; i < code->distinct; i++) symbols[i] = code->symbols[i].text;
-  code->jit = emit_link(target, code->objects, symbols, code->distinct, functions, err);
-  if (!code->jit) return false;
+  code->linker = emit_link(target, code->objects, symbols, code->distinct, functions, err);
+  if (!code->linker) return false;
   code->functions = memory_alloc((code->count + 1) * sizeof *code->functions);
   for (size_t i = 0; i < code->count; i++) code->functions[i] = functions[job_of[i]];
   for (size_t i = 0; i < code->distinct; i++) {
@@ -200,7 +199,7 @@ const EmitImage *emit_code_image(const EmitCode *code, size_t kernel) {
 
 void emit_code_free(EmitCode *code) {
   if (!code) return;
-  if (code->jit) LLVMConsumeError(LLVMOrcDisposeLLJIT(code->jit));
+  if (code->linker) emit_link_free(code->linker);
   for (size_t i = 0; i < code->distinct; i++) free(code->objects[i].data);
   free(code->objects);
   free(code->symbols);

@@ -67,8 +67,8 @@ bool emit_find_nvrtc(Text *version, Text *archs, Err *err);
 
 /* $XDG_CACHE_HOME/adwp or $HOME/.cache/adwp; null where neither is set. In `arena`. */
 const char *emit_cache_folder(Arena *arena);
-/* Whether kernels may be taken from `folder` (made if it is not there): a folder of this user into which no other can write. Null,
- * or what is wrong with it: "it is not a folder". */
+/* Whether kernels may be taken from `folder` (made if it is not there): a folder of this user into which no other can write.
+ * Null, or what is wrong with it: "it is not a folder". */
 const char *emit_cache_open(const char *folder);
 
 #endif

@@ -1,5 +1,5 @@
 /* Object files of kernels to functions in this process. A kernel's function is called by the hash of its key. */
-#include "compiler/emit/emit_private.h"
+#include "compiler/emit/llvm_private.h"
 
 #include <llvm-c/Error.h>
 
@@ -19,8 +19,8 @@ static bool add_object(LLVMOrcLLJITRef jit, const EmitObject *object, const char
 
 static LLVMOrcLLJITRef new_linker(const EmitTarget *target, Err *err) {
   LLVMOrcLLJITBuilderRef builder = LLVMOrcCreateLLJITBuilder();
-  LLVMOrcLLJITBuilderSetJITTargetMachineBuilder(
-      builder, LLVMOrcJITTargetMachineBuilderCreateFromTargetMachine(emit_target_machine(target)));
+  LLVMOrcLLJITBuilderSetJITTargetMachineBuilder(builder,
+                                                LLVMOrcJITTargetMachineBuilderCreateFromTargetMachine(emit_machine_new(target)));
   LLVMOrcLLJITRef jit = NULL;
   return llvm_ok(LLVMOrcCreateLLJIT(&jit, builder), "start its linker", err) ? jit : NULL;
 }
@@ -37,10 +37,14 @@ static bool link_objects(LLVMOrcLLJITRef jit, const EmitObject *objects, const c
   return true;
 }
 
-LLVMOrcLLJITRef emit_link(const EmitTarget *target, const EmitObject *objects, const char *const *symbols, size_t count,
-                          KernelFunction **functions, Err *err) {
+EmitLinker *emit_link(const EmitTarget *target, const EmitObject *objects, const char *const *symbols, size_t count,
+                      KernelFunction **functions, Err *err) {
   LLVMOrcLLJITRef jit = new_linker(target, err);
   if (!jit || link_objects(jit, objects, symbols, count, functions, err)) return jit;
-  LLVMConsumeError(LLVMOrcDisposeLLJIT(jit));
+  emit_link_free(jit);
   return NULL;
+}
+
+void emit_link_free(EmitLinker *linker) {
+  LLVMConsumeError(LLVMOrcDisposeLLJIT(linker));
 }

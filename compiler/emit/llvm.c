@@ -4,7 +4,7 @@
  * an inner one that has every buffer and every shared array as a parameter of its own, `noalias`: that is how LLVM learns that
  * they lie apart. `unroll` regions are written once a trip, with the loop's variable a constant; tiles are one alloca an element,
  * which LLVM makes registers. */
-#include "compiler/emit/emit_private.h"
+#include "compiler/emit/llvm_private.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* exp and log of f64, written as arithmetic, so that results do not depend on the C library of the machine and machine code needs
  * no other code. Both are within 2 units in the last place. Each becomes one function of the module, called where it is used. */
-#include "compiler/emit/emit_private.h"
+#include "compiler/emit/llvm_private.h"
 
 #include <math.h>
 

@@ -2,7 +2,7 @@
  * address is array + value + constant; the constant comes last, so that unrolled accesses share one computed pointer and differ
  * in the displacement of their instruction only. Pointers are computed without `inbounds`: the part without the constant, a
  * load of no lanes, and a prefetch may point anywhere. */
-#include "compiler/emit/emit_private.h"
+#include "compiler/emit/llvm_private.h"
 
 static LLVMValueRef address(const Emitter *e, const LoopInstr *instr) {
   const EmitArray *array = &e->array[instr->array];

@@ -2,7 +2,7 @@
  * computed as written: no fast-math flag is ever set, so that every operation gives the interpreter's bits. Operands are always
  * put into variables before they are used: C leaves the order of a call's arguments open, and the order of instructions is part
  * of what must be the same everywhere. */
-#include "compiler/emit/emit_private.h"
+#include "compiler/emit/llvm_private.h"
 
 #include <string.h>
 

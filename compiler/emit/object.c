@@ -1,7 +1,7 @@
 /* From a kernel to its object file: the module, a few passes, code generation. The passes are those that the schedule's code
  * needs and no more: tiles become registers, equal addresses are computed once, and what a loop does not change moves out of it;
  * larger pipelines cost thirty times as much and gain nothing, as vectors and unrolling were decided before. */
-#include "compiler/emit/emit_private.h"
+#include "compiler/emit/llvm_private.h"
 
 #include <llvm-c/Analysis.h>
 #include <llvm-c/Error.h>
@@ -11,7 +11,7 @@
 
 static const char passes[] = "function(mem2reg,early-cse,loop-simplify,lcssa),function(loop-mssa(licm))";
 
-static void set_layout(LLVMModuleRef module, LLVMTargetMachineRef machine) {
+static void set_layout(LLVMModuleRef module, EmitMachine *machine) {
   char *triple = LLVMGetTargetMachineTriple(machine);
   LLVMSetTarget(module, triple);
   LLVMDisposeMessage(triple);
@@ -27,7 +27,7 @@ static void verify(LLVMModuleRef module, const LoopKernel *k) {
   LLVMDisposeMessage(message);
 }
 
-static bool optimise(LLVMModuleRef module, LLVMTargetMachineRef machine, const LoopKernel *k, Err *err) {
+static bool optimise(LLVMModuleRef module, EmitMachine *machine, const LoopKernel *k, Err *err) {
   LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
   LLVMErrorRef error = LLVMRunPasses(module, passes, machine, options);
   LLVMDisposePassBuilderOptions(options);
@@ -38,8 +38,8 @@ static bool optimise(LLVMModuleRef module, LLVMTargetMachineRef machine, const L
   return false;
 }
 
-static LLVMModuleRef optimised_module(const EmitTarget *target, LLVMContextRef context, LLVMTargetMachineRef machine,
-                                      const LoopKernel *k, const char *symbol, Err *err) {
+static LLVMModuleRef optimised_module(const EmitTarget *target, LLVMContextRef context, EmitMachine *machine, const LoopKernel *k,
+                                      const char *symbol, Err *err) {
   LLVMModuleRef module = emit_module(target, context, k, symbol);
   set_layout(module, machine);
   verify(module, k);
@@ -49,8 +49,8 @@ static LLVMModuleRef optimised_module(const EmitTarget *target, LLVMContextRef c
 }
 
 /* Object file or assembly text. Null: `err`. */
-static LLVMMemoryBufferRef generate(const EmitTarget *target, LLVMTargetMachineRef machine, const LoopKernel *k,
-                                    const char *symbol, LLVMCodeGenFileType type, Err *err) {
+static LLVMMemoryBufferRef generate(const EmitTarget *target, EmitMachine *machine, const LoopKernel *k, const char *symbol,
+                                    LLVMCodeGenFileType type, Err *err) {
   LLVMContextRef context = LLVMContextCreate();
   LLVMMemoryBufferRef object = NULL;
   LLVMModuleRef module = optimised_module(target, context, machine, k, symbol, err);
@@ -65,8 +65,8 @@ static LLVMMemoryBufferRef generate(const EmitTarget *target, LLVMTargetMachineR
   return object;
 }
 
-bool emit_object(const EmitTarget *target, LLVMTargetMachineRef machine, const LoopKernel *k, const char *symbol,
-                 EmitObject *object, Err *err) {
+bool emit_object(const EmitTarget *target, EmitMachine *machine, const LoopKernel *k, const char *symbol, EmitObject *object,
+                 Err *err) {
   LLVMMemoryBufferRef buffer = generate(target, machine, k, symbol, LLVMObjectFile, err);
   if (!buffer) return false;
   object->size = LLVMGetBufferSize(buffer);
@@ -76,7 +76,7 @@ bool emit_object(const EmitTarget *target, LLVMTargetMachineRef machine, const L
   return true;
 }
 
-static bool text_of_module(const EmitTarget *target, LLVMTargetMachineRef machine, const LoopKernel *k, Text *out, Err *err) {
+static bool text_of_module(const EmitTarget *target, EmitMachine *machine, const LoopKernel *k, Text *out, Err *err) {
   LLVMContextRef context = LLVMContextCreate();
   LLVMModuleRef module = optimised_module(target, context, machine, k, k->name, err);
   if (module) {
@@ -90,7 +90,7 @@ static bool text_of_module(const EmitTarget *target, LLVMTargetMachineRef machin
 }
 
 bool emit_text_cpu(const EmitTarget *target, const LoopKernel *k, EmitText what, Text *out, Err *err) {
-  LLVMTargetMachineRef machine = emit_target_machine(target);
+  EmitMachine *machine = emit_machine_new(target);
   bool ok;
   if (what == EMIT_LLVM) {
     ok = text_of_module(target, machine, k, out, err);
@@ -102,6 +102,6 @@ bool emit_text_cpu(const EmitTarget *target, const LoopKernel *k, EmitText what,
       LLVMDisposeMemoryBuffer(text);
     }
   }
-  LLVMDisposeTargetMachine(machine);
+  emit_machine_free(machine);
   return ok;
 }

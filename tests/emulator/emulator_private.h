@@ -66,6 +66,7 @@ typedef struct Region {
   char *base;
   size_t size;
   Cell *cells[2]; /* null until they are needed */
+  size_t cell_bytes[2];
   bool shared;
 } Region;
 

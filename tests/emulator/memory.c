@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { RECENT = 32, ALIGNMENT = 256 };
+enum { RECENT = 32, ALIGNMENT = 256, SPARE = 64, MOST_SPARE_BYTES = 16 << 20 };
 
 static struct {
   VECTOR(Region *) allocations; /* ascending */
@@ -16,6 +16,10 @@ static struct {
   int shared_count;
   Cell shared_cells[2][EMULATOR_SHARED_BYTES / 4 + EMULATOR_MOST_SHARED];
   size_t shared_cells_used;
+  struct {
+    Cell *cells;
+    size_t bytes;
+  } spare[SPARE];         /* cells of regions that are gone: what stands in them is older than any launch to come */
   Region *recent[RECENT]; /* by a hash of the address; what is there may be of another */
 } memory;
 
@@ -105,8 +109,38 @@ bool memory_device_alloc(void **pointer, size_t bytes) {
   return true;
 }
 
-static size_t plane_bytes(const Region *region) {
-  return (region->size + 3) / 4 * sizeof(Cell);
+/* ---- shadow cells of device memory ---- */
+
+static Cell *take_cells(size_t bytes, size_t *mapped) {
+  for (int i = 0; i < SPARE; i++) {
+    if (memory.spare[i].bytes < bytes || memory.spare[i].bytes / 4 > bytes) continue;
+    Cell *cells = memory.spare[i].cells;
+    *mapped = memory.spare[i].bytes;
+    memory.spare[i].bytes = 0;
+    return cells;
+  }
+  void *cells = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  *mapped = bytes;
+  return cells == MAP_FAILED ? NULL : cells;
+}
+
+static void give_cells(Cell *cells, size_t bytes) {
+  for (int i = 0; cells && bytes <= MOST_SPARE_BYTES && i < SPARE; i++) {
+    if (memory.spare[i].bytes) continue;
+    memory.spare[i].cells = cells;
+    memory.spare[i].bytes = bytes;
+    return;
+  }
+  if (cells) munmap(cells, bytes);
+}
+
+bool memory_shadow(Region *region) {
+  for (int plane = 0; plane < 2 && !region->shared; plane++) {
+    if (region->cells[plane]) continue;
+    region->cells[plane] = take_cells((region->size + 3) / 4 * sizeof(Cell), &region->cell_bytes[plane]);
+    if (!region->cells[plane]) return false;
+  }
+  return true;
 }
 
 bool memory_device_free(void *pointer) {
@@ -117,21 +151,10 @@ bool memory_device_free(void *pointer) {
   memmove(&memory.allocations.data[at], &memory.allocations.data[at + 1], (memory.allocations.count - at) * sizeof(Region *));
   memset(memory.recent, 0, sizeof memory.recent);
   memory.used -= region->size;
-  for (int plane = 0; plane < 2; plane++)
-    if (region->cells[plane]) munmap(region->cells[plane], plane_bytes(region));
+  for (int plane = 0; plane < 2; plane++) give_cells(region->cells[plane], region->cell_bytes[plane]);
   if (!memory.allocations.count) vector_free(&memory.allocations);
   free(region->base);
   free(region);
-  return true;
-}
-
-bool memory_shadow(Region *region) {
-  for (int plane = 0; plane < 2 && !region->shared; plane++) {
-    if (region->cells[plane]) continue;
-    void *cells = mmap(NULL, plane_bytes(region), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (cells == MAP_FAILED) return false;
-    region->cells[plane] = cells;
-  }
   return true;
 }
 

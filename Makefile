@@ -6,6 +6,7 @@
 #   make lint       format, clang-tidy, cppcheck, shellcheck, and a build with the other compiler
 #   make fuzz       each fuzzer for FUZZ_SECONDS
 #   make bench      the measurements of docs/benchmarks.md that take minutes
+#   make gpu-bundle build/gpu-bundle: what a machine with a GPU needs to run tests/gpu/run, and no LLVM
 #   make install    into PREFIX
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
@@ -16,9 +17,9 @@ SAME_ADDRESSES := $(if $(shell setarch -R true 2>/dev/null && echo yes),setarch 
 CLANG ?= $(or $(shell command -v clang-19),clang)
 CLANG_TIDY ?= $(or $(shell command -v clang-tidy-19),clang-tidy)
 SOURCES = $(shell find compiler dsl kernels runtime tests -name '*.c' -o -name '*.h')
-SCRIPTS = make.sh .ci/run $(wildcard tests/run tests/*/*.sh examples/*.sh)
+SCRIPTS = make.sh .ci/run $(wildcard tests/run tests/gpu/run tests/*/*.sh examples/*.sh)
 
-.PHONY: all test test-build demo lint lint-format lint-static lint-clang fuzz bench install clean
+.PHONY: all test test-build demo lint lint-format lint-static lint-clang fuzz bench gpu-bundle install clean
 
 all: build/CMakeCache.txt
 	cmake --build build -j $(JOBS) --target adwp check-fixtures
@@ -71,6 +72,13 @@ fuzz: all build/fuzz/CMakeCache.txt
 
 bench: all
 	bash tests/bench/all.sh
+
+build/gpu/CMakeCache.txt:
+	cmake -S . -B build/gpu $(GENERATOR) -DCMAKE_BUILD_TYPE=Release -DADWP_LLVM=OFF '-DCMAKE_BUILD_RPATH=$$ORIGIN/lib'
+
+gpu-bundle: all build/gpu/CMakeCache.txt
+	cmake --build build/gpu -j $(JOBS) --target gpu-programs
+	bash tests/gpu/bundle.sh build/adwp build/gpu build/gpu-bundle
 
 install: all
 	cmake --install build --prefix $(PREFIX)

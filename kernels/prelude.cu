@@ -41,7 +41,13 @@
 typedef unsigned short bf16;
 typedef unsigned char u8;
 
-#define KERNEL(name, threads, ...) extern "C" __global__ void __launch_bounds__(threads) name(__VA_ARGS__)
+/* ROOMY is defined where a kernel would otherwise spill: registers matter more to it than blocks side by side. */
+#ifdef ROOMY
+#define BOUNDS(threads) __launch_bounds__(threads, 1)
+#else
+#define BOUNDS(threads) __launch_bounds__(threads)
+#endif
+#define KERNEL(name, threads, ...) extern "C" __global__ void BOUNDS(threads) name(__VA_ARGS__)
 #define IN(type, name) const type *__restrict__ name
 #define OUT(type, name) type *__restrict__ name
 #define ENTRY(name, ...)
@@ -205,6 +211,11 @@ PRELUDE void mma_bf16(float *d, const bf16 *a, int a_stride, const bf16 *b, int 
 
 /* The first warp adds what lies a multiple of 32 apart, then its own 32, and leaves the sum behind the threads' numbers, where a
  * second sum can write only after its own first barrier: when all have read this one. */
+/* One level of the tree over the parts of a thread; written out, so that they stay in registers. */
+#define HALVE(half)                                                                                                              \
+  if (threads >= 64 * half) {                                                                                                    \
+    UNROLL for (int i = 0; i < half; i++) part[i] += part[i + half];                                                             \
+  }
 #define DEFINE_BLOCK_SUM(name, type)                                                                                             \
   PRELUDE type name(type *space, type value, const int threads) {                                                                \
     space[THREAD] = value;                                                                                                       \
@@ -212,9 +223,11 @@ PRELUDE void mma_bf16(float *d, const bf16 *a, int a_stride, const bf16 *b, int 
     if (THREAD < 32) {                                                                                                           \
       type part[32];                                                                                                             \
       UNROLL for (int i = 0; i < threads / 32; i++) part[i] = space[THREAD + 32 * i];                                            \
-      UNROLL for (int half = threads / 64; half >= 1; half /= 2) {                                                               \
-        UNROLL for (int i = 0; i < half; i++) part[i] += part[i + half];                                                         \
-      }                                                                                                                          \
+      HALVE(16);                                                                                                                 \
+      HALVE(8);                                                                                                                  \
+      HALVE(4);                                                                                                                  \
+      HALVE(2);                                                                                                                  \
+      HALVE(1);                                                                                                                  \
       UNROLL for (int half = 16; half >= 1; half /= 2) part[0] += __shfl_down_sync(0xffffffffu, part[0], half);                  \
       if (THREAD == 0) space[threads] = part[0];                                                                                 \
     }                                                                                                                            \

@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const int64_t workspace_bytes = 32 << 20; /* of cuBLAS: what NVIDIA advises for the largest GPUs */
-static const int64_t spare_bytes = 64 << 20;     /* for modules and graphs, which say beforehand what they take to nobody */
+static const int64_t spare_bytes = 64 << 20; /* for modules and graphs, which say beforehand what they take to nobody */
 
 enum { ALIGNMENT = 64 };
 
@@ -70,6 +69,16 @@ static bool has_products(const Program *program) {
       for (uint32_t l = 0; l < program->steps[i].segments[s].count; l++)
         if (program->steps[i].segments[s].launches[l].product) return true;
   return false;
+}
+
+/* What NVIDIA advises for cuBLAS. */
+static bool find_workspace(CudaExecutor *executor, Err *err) {
+  enum { LARGE_GPU = 90, LARGE = 32 << 20, SMALL = 4 << 20 };
+  int capability = 0;
+  if (!has_products(executor->base.program)) return true;
+  if (!cuda_capability(&executor->driver, &capability, err)) return false;
+  executor->workspace_bytes = capability >= LARGE_GPU ? LARGE : SMALL;
+  return true;
 }
 
 static bool check_memory(const CudaExecutor *executor, int64_t activations, int64_t products, Err *err) {
@@ -153,7 +162,7 @@ static bool make_memory(CudaExecutor *executor, Err *err) {
   const CudaDriver *driver = &executor->driver;
   const Program *program = executor->base.program;
   int64_t activations = executor_arena_bytes(program), weights = program->parameter_bytes;
-  if (!check_memory(executor, activations, has_products(program) ? workspace_bytes : 0, err)) return false;
+  if (!find_workspace(executor, err) || !check_memory(executor, activations, executor->workspace_bytes, err)) return false;
   return cuda_allocate(executor, &executor->arena, activations, "activations", err) &&
          cuda_allocate(executor, &executor->parameters, weights, "weights", err) &&
          cuda_check(driver, driver->fill(executor->arena, 0, (size_t)activations, executor->stream), err,
@@ -191,14 +200,14 @@ static bool load_kernels(CudaExecutor *executor, Err *err) {
  * on what else runs. */
 static bool open_products(CudaExecutor *executor, const char *emulator, Err *err) {
   Cublas *blas = &executor->blas;
-  if (!has_products(executor->base.program)) return true;
+  if (!executor->workspace_bytes) return true;
   if (!cublas_open(blas, &executor->driver, emulator, err) ||
       !cublas_check(blas->create(&executor->products), err, "cannot start cuBLAS") ||
-      !cuda_allocate(executor, &executor->workspace, workspace_bytes, "cuBLAS", err))
+      !cuda_allocate(executor, &executor->workspace, executor->workspace_bytes, "cuBLAS", err))
     return false;
   void *workspace = (void *)(uintptr_t)executor->workspace;
   return cublas_check(blas->set_stream(executor->products, executor->stream), err, "cannot give cuBLAS a stream") &&
-         cublas_check(blas->set_workspace(executor->products, workspace, (size_t)workspace_bytes), err,
+         cublas_check(blas->set_workspace(executor->products, workspace, (size_t)executor->workspace_bytes), err,
                       "cannot give cuBLAS its workspace");
 }
 

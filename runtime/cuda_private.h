@@ -68,7 +68,8 @@ typedef struct CudaExecutor {
   CudaStream stream;
   Cublas blas;
   CublasHandle products;
-  CudaModule *modules; /* one a kernel, null where its image is that of an earlier one; `functions` has them all */
+  int64_t workspace_bytes; /* 0: the program has no products */
+  CudaModule *modules;     /* one a kernel, null where its image is that of an earlier one; `functions` has them all */
   CudaFunction *functions;
   CudaPointer parameters, arena, workspace, mailbox, outbox;
   CudaPointer *pointers; /* as many as a launch has buffers, for its arguments */

@@ -19,7 +19,7 @@ typedef struct EvaluateOptions {
   const char *data_folder; /* null where the data are synthetic */
   bool test;               /* the test images instead of x_val */
   int32_t threads;
-  const char *emulator; /* as ExecutorOptions */
+  const char *emulator;              /* as ExecutorOptions */
   const volatile sig_atomic_t *stop; /* becomes nonzero: return early; null: never */
 } EvaluateOptions;
 

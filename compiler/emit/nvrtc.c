@@ -20,6 +20,7 @@ enum { NVRTC_SUCCESS = 0, NVRTC_OUT_OF_MEMORY = 1, NVRTC_BUILTIN_FAILURE = 7 };
 enum { OLDEST_ARCH = 80, MAX_ARCHS = 128 };
 
 struct Nvrtc {
+  bool minimal; /* it knows --minimal: no parts of C++ that the text does not use, and a tenth less time */
   int (*version)(int *major, int *minor);
   int (*arch_count)(int *count);
   int (*archs)(int *archs);
@@ -100,6 +101,7 @@ static bool load(void *library, Nvrtc *nvrtc, Err *err) {
   int major = 0, minor = 0;
   if (nvrtc->version(&major, &minor) != NVRTC_SUCCESS || major < 12)
     return err_set(err, "the NVRTC found is version %d.%d: CUDA 12 or newer is needed", major, minor);
+  nvrtc->minimal = major >= 13;
   return true;
 }
 
@@ -220,14 +222,17 @@ static bool check(const Nvrtc *nvrtc, NvrtcProgram program, int result, const Lo
   die("kernel %s: NVRTC: %s\n%s", k->name, nvrtc->error(result), program ? log_of(nvrtc, program) : "");
 }
 
-static int compile(const EmitTarget *target, NvrtcProgram program) {
+static int compile(const EmitTarget *target, NvrtcProgram program, bool roomy) {
   char arch[64];
   const char *digits = strchr(target->arch, '_');
   snprintf(arch, sizeof arch, "--gpu-architecture=%s%s", target->form == FORM_PTX ? "compute" : "sm", digits ? digits : "");
-  const char *all[OPTIONS + 1] = {arch};
-  for (int i = 0; i < OPTIONS; i++) all[i + 1] = options[i];
+  const char *all[OPTIONS + 3] = {arch};
+  int count = 1;
+  if (target->nvrtc->minimal) all[count++] = "--minimal";
+  if (roomy) all[count++] = "-DROOMY";
+  for (int i = 0; i < OPTIONS; i++) all[count++] = options[i];
   bool ptx = target->form == FORM_PTX; /* for which ptxas, the last option's, does not run */
-  return target->nvrtc->compile(program, ptx ? OPTIONS : OPTIONS + 1, all);
+  return target->nvrtc->compile(program, count - ptx, all);
 }
 
 /* The bytes that a compiled program became. PTX ends in a zero byte, which is not counted. */
@@ -244,12 +249,12 @@ static bool get_image(const EmitTarget *target, NvrtcProgram program, const Loop
   return false;
 }
 
-static bool compile_text(const EmitTarget *target, const char *text, const LoopKernel *k, const char *symbol, EmitObject *object,
-                         Err *err) {
+static bool compile_text(const EmitTarget *target, const char *text, bool roomy, const LoopKernel *k, const char *symbol,
+                         EmitObject *object, Err *err) {
   const Nvrtc *nvrtc = target->nvrtc;
   NvrtcProgram program = NULL;
   if (!check(nvrtc, NULL, nvrtc->create(&program, text, "kernel.cu", 0, NULL, NULL), k, err)) return false;
-  bool ok = check(nvrtc, program, compile(target, program), k, err) && get_image(target, program, k, object, err);
+  bool ok = check(nvrtc, program, compile(target, program, roomy), k, err) && get_image(target, program, k, object, err);
   if (ok && target->form == FORM_CUBIN) {
     char *log = log_of(nvrtc, program);
     object->resources = read_resources(log, symbol);
@@ -267,7 +272,11 @@ bool nvrtc_image(const EmitTarget *target, const LoopKernel *k, const char *symb
     *object = (EmitObject){.data = text.data, .size = text.length};
     return true;
   }
-  bool ok = compile_text(target, text.data, k, symbol, object, err);
+  bool ok = compile_text(target, text.data, false, k, symbol, object, err);
+  if (ok && object->resources.spill_stores) { /* ptxas aims at many blocks side by side even where that costs memory accesses */
+    free(object->data);
+    ok = compile_text(target, text.data, true, k, symbol, object, err);
+  }
   text_free(&text);
   return ok;
 }

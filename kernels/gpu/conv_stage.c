@@ -2,9 +2,10 @@
 #include "kernels/gpu/conv_private.h"
 
 enum {
-  MOST_HELD = 32,  /* numbers that a thread holds in registers while it multiplies */
-  FEW_SCALARS = 8, /* the same of narrow vectors, each of which has its own address */
-  FEW_COPIES = 8,  /* vectors of a thread that are copied in an unrolled loop */
+  MOST_HELD = 32,   /* numbers that a thread holds in registers while it multiplies */
+  FEW_SCALARS = 8,  /* narrow vectors, each with an address of its own, that are on their way together */
+  HELD_SCALARS = 4, /* the same, while it multiplies */
+  FEW_COPIES = 8,   /* vectors of a thread that are copied in an unrolled loop */
 };
 
 GpuInput gpu_conv_input(LoopKernel *k, const ConvSpec *spec) {
@@ -43,7 +44,8 @@ void gpu_factor_declare(LoopKernel *k, GpuFactor *f, const char *tile) {
 
 /* Whether a thread's vectors stay in registers between fetch and put. */
 static bool is_held(const LoopKernel *k, const GpuFactor *f) {
-  return !f->async && f->items <= (int64_t)f->batch * k->lanes;
+  bool few = f->width >= 4 || f->batch <= HELD_SCALARS;
+  return !f->async && few && f->items <= (int64_t)f->batch * k->lanes;
 }
 
 static GpuMove place(LoopKernel *k, const GpuFactor *f, LoopValue item, LoopValue chunk, LoopValue copy) {

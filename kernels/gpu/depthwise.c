@@ -80,14 +80,20 @@ static void multiply(LoopKernel *k, const Depthwise *d, int64_t at, int64_t tap)
   loop_end(k);
 }
 
-/* All products of a thread's results in its column `u` with taps of column `kx`, which read one staged column: a staged element
- * is read once and goes to every result of the strip that it belongs to. */
-static void column(LoopKernel *k, const Depthwise *d, LoopValue corner, LoopValue group, int64_t u, int64_t kx) {
+typedef struct Column { /* what window_columns passes on */
+  const Depthwise *d;
+  LoopValue corner, group;
+} Column;
+
+/* All products of a thread's results in its column `u` with taps of column `kx`: a staged element is read once and goes to every
+ * result of the strip that it belongs to. */
+static void column(LoopKernel *k, const void *context, int64_t u, LoopValue kx, LoopValue right) {
+  const Column *place = context;
+  const Depthwise *d = place->d;
   const Window *w = &d->w;
-  int64_t right, at;
-  if (!window_meets(&w->x, u, kx, &right)) return;
+  int64_t at;
   for (int64_t ky = 0; ky < w->y.kernel; ky++) {
-    LoopValue from = AT(k, (ky * w->x.kernel + kx) * w->channels, {group, WINDOW_CHANNELS});
+    LoopValue from = AT(k, ky * w->x.kernel * w->channels, {kx, w->channels}, {place->group, WINDOW_CHANNELS});
     window_read(k, d->weight, ky * WINDOW_CHANNELS, d->weights, from);
   }
   for (int64_t row = 0; row < d->stage.rows; row++) {
@@ -96,7 +102,7 @@ static void column(LoopKernel *k, const Depthwise *d, LoopValue corner, LoopValu
       for (int64_t ky = 0; ky < w->y.kernel; ky++) {
         if (!window_meets(&w->y, i, ky, &at) || at != row) continue;
         if (!read) {
-          LoopValue from = AT(k, (row * d->stage.columns + right) * w->channels, {corner, 1});
+          LoopValue from = AT(k, row * d->stage.columns * w->channels, {place->corner, 1}, {right, w->channels});
           window_read(k, d->value, 0, d->stage.array, from);
           if (d->relu) window_relu(k, d->value);
         }
@@ -129,8 +135,8 @@ static void results(LoopKernel *k, const Depthwise *d, const Plane *plane, const
   gpu_fill(k, d->acc, 0, w->y.each * w->x.each * WINDOW_CHANNELS, 0);
   LoopValue corner = AT(k, 0, {item.strip, window_step(&w->y) * d->stage.columns * w->channels},
                         {item.column, window_step(&w->x) * w->channels}, {item.group, WINDOW_CHANNELS});
-  for (int64_t u = 0; u < w->x.each; u++)
-    for (int64_t kx = 0; kx < w->x.kernel; kx++) column(k, d, corner, item.group, u, kx);
+  Column place = {d, corner, item.group};
+  window_columns(k, &w->x, column, &place);
   WindowResults r = {plane, d->target, d->acc, shifted ? clear_shifted : NULL, d->s};
   window_results(k, w, &r, tile, &item, image, channel);
   window_items_end(k, &item);

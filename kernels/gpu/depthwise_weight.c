@@ -66,7 +66,8 @@ static bool plan(WeightGrad *g, const ConvSpec *s) {
   int64_t most = MOST_SUM_BYTES / 4 / WINDOW_CHANNELS / g->most_lanes, taps = g->taps_y * g->taps_x;
   int64_t rounds = (taps + most - 1) / most;
   g->chunk = (taps + rounds - 1) / rounds;
-  g->w.y = window_axis(y, s->out.height / s->bands, WINDOW_STRIP);
+  /* rows of one tap row share no input: longer strips would only take registers */
+  g->w.y = window_axis(y, s->out.height / s->bands, g->taps_y > 1 ? WINDOW_STRIP : WINDOW_STRIP / 2);
   g->w.x = window_axis(x, s->out.width, 1);
   g->w.total = s->in.channels;
   if (!window_fit(&g->w, window_unit(&s->in), bytes, g)) return false;
@@ -116,13 +117,13 @@ static Thread thread_of(LoopKernel *k, const WeightGrad *g) {
   return t;
 }
 
-/* acc[tap ..] += value * gradient[i ..] */
-static void multiply(LoopKernel *k, const WeightGrad *g, int64_t tap, int64_t i) {
+/* acc[tap ..] += value * gradient[i ..], of the tap in row `ky` of a thread's and in column `kx`. */
+static void multiply(LoopKernel *k, const WeightGrad *g, int64_t ky, LoopValue kx, int64_t i) {
   LoopValue c = loop_unroll(k, 0, WINDOW_CHANNELS, 1);
   LoopValue value = loop_get(k, g->value, c);
   LoopValue place = AT(k, i * WINDOW_CHANNELS, {c, 1});
   LoopValue gradient = loop_get(k, g->gradient, place);
-  LoopValue slot = AT(k, tap * WINDOW_CHANNELS, {c, 1});
+  LoopValue slot = AT(k, ky * g->taps_x * WINDOW_CHANNELS, {kx, WINDOW_CHANNELS}, {c, 1});
   LoopValue sum = loop_get(k, g->acc, slot);
   sum = loop_op3(k, LOOP_FMA, value, gradient, sum);
   loop_set(k, g->acc, slot, sum);
@@ -130,21 +131,21 @@ static void multiply(LoopKernel *k, const WeightGrad *g, int64_t tap, int64_t i)
 }
 
 /* What one column of a thread's taps reads: each staged element goes to all taps and pixels of the strip that meet there. */
-static void column(LoopKernel *k, const WeightGrad *g, LoopValue corner, int64_t kx) {
+static void column(LoopKernel *k, const WeightGrad *g, LoopValue corner, LoopValue kx) {
   const Window *w = &g->w;
-  int64_t right = kx * w->x.dilation, at;
+  int64_t at;
   for (int64_t row = 0; row < g->stage.rows; row++) {
     bool read = false;
     for (int64_t i = 0; i < w->y.each; i++)
       for (int64_t ky = 0; ky < g->taps_y; ky++) {
         if (!window_meets(&w->y, i, ky, &at) || at != row) continue;
         if (!read) {
-          LoopValue from = AT(k, (row * g->stage.columns + right) * w->channels, {corner, 1});
+          LoopValue from = AT(k, row * g->stage.columns * w->channels, {corner, 1}, {kx, w->x.dilation * w->channels});
           window_read(k, g->value, 0, g->stage.array, from);
           if (g->relu) window_relu(k, g->value);
         }
         read = true;
-        multiply(k, g, ky * g->taps_x + kx, i);
+        multiply(k, g, ky, kx, i);
       }
   }
 }
@@ -167,7 +168,9 @@ static void strip(LoopKernel *k, const WeightGrad *g, const Thread *t, const Win
   LoopValue corner =
       AT(k, 0, {down, window_step(&w->y) * row}, {t->row, w->y.dilation * row}, {across, window_step(&w->x) * w->channels},
          {t->column, w->x.dilation * w->channels}, {t->group, WINDOW_CHANNELS});
-  for (int64_t kx = 0; kx < g->taps_x; kx++) column(k, g, corner, kx);
+  LoopValue kx = loop_unroll(k, 0, g->taps_x, 1);
+  column(k, g, corner, kx);
+  loop_end(k);
 }
 
 static void tile_taps(LoopKernel *k, const WeightGrad *g, const Thread *t, const WindowTile *tile, LoopValue image,

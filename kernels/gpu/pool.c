@@ -7,6 +7,8 @@
 
 #include <math.h>
 
+enum { CHOOSE_STRIP = 2 };
+
 static const double LOWEST = -3.402823466e38; /* where the maximum starts, as on a CPU */
 
 typedef struct Pool {
@@ -98,9 +100,15 @@ static void join(LoopKernel *k, const Pool *p, int64_t at, bool max) {
   loop_end(k);
 }
 
+/* The number of tap (ky, kx) as it stands in `best`. */
+static LoopValue tap_number(LoopKernel *k, const Pool *p, int64_t ky, LoopValue kx) {
+  LoopValue tap = AT(k, ky * p->s->kernel_x, {kx, 1});
+  return loop_op1(k, LOOP_TO_F32, tap);
+}
+
 /* acc[at ..] += value where this tap was chosen */
-static void join_chosen(LoopKernel *k, const Pool *p, int64_t at, int64_t tap) {
-  LoopValue zero = loop_f32(k, 0), number = loop_f32(k, (double)tap);
+static void join_chosen(LoopKernel *k, const Pool *p, int64_t at, LoopValue number) {
+  LoopValue zero = loop_f32(k, 0);
   LoopValue c = loop_unroll(k, 0, WINDOW_CHANNELS, 1);
   LoopValue value = loop_get(k, p->value, c);
   LoopValue chosen = loop_get(k, p->chosen, c);
@@ -113,27 +121,35 @@ static void join_chosen(LoopKernel *k, const Pool *p, int64_t at, int64_t tap) {
   loop_end(k);
 }
 
+typedef struct Column { /* what window_columns passes on */
+  const Pool *p;
+  LoopValue corner;
+} Column;
+
 /* All that a thread's results in its column `u` take from windows or pixels of one staged column, that of tap `kx`. */
-static void column(LoopKernel *k, const Pool *p, LoopValue corner, int64_t u, int64_t kx) {
+static void column(LoopKernel *k, const void *context, int64_t u, LoopValue kx, LoopValue right) {
+  const Column *place = context;
+  const Pool *p = place->p;
   const Window *w = &p->w;
   bool gradient = w->y.gradient, chosen = gradient && p->s->max;
-  int64_t right, at;
-  if (!window_meets(&w->x, u, kx, &right)) return;
+  int64_t at;
   for (int64_t row = 0; row < p->stage.rows; row++) {
     bool read = false;
     for (int64_t i = 0; i < w->y.each; i++)
       for (int64_t ky = 0; ky < w->y.kernel; ky++) {
         if (!window_meets(&w->y, i, ky, &at) || at != row) continue;
         if (!read) {
-          LoopValue from = AT(k, (row * p->stage.columns + right) * w->channels, {corner, 1});
+          LoopValue from = AT(k, row * p->stage.columns * w->channels, {place->corner, 1}, {right, w->channels});
           window_read(k, p->value, 0, p->stage.array, from);
           if (chosen) window_read(k, p->chosen, 0, p->best, from);
         }
         read = true;
-        if (chosen)
-          join_chosen(k, p, i * w->x.each + u, ky * w->x.kernel + kx);
-        else
+        if (chosen) {
+          LoopValue number = tap_number(k, p, ky, kx);
+          join_chosen(k, p, i * w->x.each + u, number);
+        } else {
           join(k, p, i * w->x.each + u, p->s->max);
+        }
       }
   }
 }
@@ -146,8 +162,8 @@ static void results(LoopKernel *k, const Pool *p, const WindowResults *r, const 
   gpu_fill(k, p->acc, 0, w->y.each * w->x.each * WINDOW_CHANNELS, lowest ? LOWEST : 0);
   LoopValue corner = AT(k, 0, {item.strip, window_step(&w->y) * p->stage.columns * w->channels},
                         {item.column, window_step(&w->x) * w->channels}, {item.group, WINDOW_CHANNELS});
-  for (int64_t u = 0; u < w->x.each; u++)
-    for (int64_t kx = 0; kx < w->x.kernel; kx++) column(k, p, corner, u, kx);
+  Column place = {p, corner};
+  window_columns(k, &w->x, column, &place);
   window_results(k, w, r, tile, &item, image, channel);
   window_items_end(k, &item);
 }
@@ -158,10 +174,9 @@ static int64_t round_up(int64_t v, int64_t unit) {
   return (v + unit - 1) / unit * unit;
 }
 
-/* Rows of windows of a thread, so that as few as possible are too many. */
+/* Rows of windows of a thread: few, since each of its windows takes 8 registers. */
 static int64_t strip_of(int64_t rows) {
-  int64_t strips = (rows + WINDOW_STRIP - 1) / WINDOW_STRIP;
-  return (rows + strips - 1) / strips;
+  return build_min(rows, CHOOSE_STRIP);
 }
 
 static int64_t x_rows(const Pool *p, int64_t rows) {
@@ -196,8 +211,7 @@ static void declare_max(LoopKernel *k, Pool *p, int32_t x) {
 }
 
 /* The window's pixels come in their order, so that the first of equal ones stays. */
-static void compare(LoopKernel *k, const Pool *p, int64_t i, int64_t tap) {
-  LoopValue number = loop_f32(k, (double)tap);
+static void compare(LoopKernel *k, const Pool *p, int64_t i, LoopValue number) {
   LoopValue c = loop_unroll(k, 0, WINDOW_CHANNELS, 1);
   LoopValue value = loop_get(k, p->value, c);
   LoopValue slot = AT(k, i * WINDOW_CHANNELS, {c, 1});
@@ -219,15 +233,18 @@ static void choose(LoopKernel *k, const Pool *p) {
   gpu_fill(k, p->chosen, 0, p->strip * WINDOW_CHANNELS, -1);
   LoopValue corner = AT(k, 0, {item.strip, p->strip * s->stride_y * p->x.columns * channels},
                         {item.column, s->stride_x * channels}, {item.group, WINDOW_CHANNELS});
-  for (int64_t row = 0; row < rows; row++)
-    for (int64_t kx = 0; kx < s->kernel_x; kx++) {
-      LoopValue from = AT(k, (row * p->x.columns + kx) * channels, {corner, 1});
-      window_read(k, p->value, 0, p->x.array, from);
-      for (int64_t i = 0; i < p->strip; i++) {
-        int64_t ky = row - i * s->stride_y;
-        if (ky >= 0 && ky < s->kernel_y) compare(k, p, i, ky * s->kernel_x + kx);
-      }
+  for (int64_t row = 0; row < rows; row++) {
+    LoopValue kx = build_for(k, 0, s->kernel_x, 1);
+    LoopValue from = AT(k, row * p->x.columns * channels, {corner, 1}, {kx, channels});
+    window_read(k, p->value, 0, p->x.array, from);
+    for (int64_t i = 0; i < p->strip; i++) {
+      int64_t ky = row - i * s->stride_y;
+      if (ky < 0 || ky >= s->kernel_y) continue;
+      LoopValue number = tap_number(k, p, ky, kx);
+      compare(k, p, i, number);
     }
+    loop_end(k);
+  }
   LoopValue to =
       AT(k, 0, {item.strip, p->strip * p->stage.columns * channels}, {item.column, channels}, {item.group, WINDOW_CHANNELS});
   LoopValue always = gpu_true(k);
@@ -297,7 +314,9 @@ static void share_out(LoopKernel *k, const void *context, int32_t tile, int32_t 
 LoopKernel *gpu_pool_grad(const PoolSpec *s, Arena *arena) {
   Pool p;
   if (!plan(&p, s, true, s->max ? max_bytes : staged_bytes)) return direct_pool_grad(s, arena);
-  int32_t lanes = gpu_lanes(&s->target, window_threads(&p.w), WINDOW_MOST_LANES);
+  int64_t threads = window_threads(&p.w), windows = window_staged(&p.w.y) * window_staged(&p.w.x) * window_groups(&p.w);
+  if (s->max && threads < windows / CHOOSE_STRIP) threads = windows / CHOOSE_STRIP;
+  int32_t lanes = gpu_lanes(&s->target, threads, WINDOW_MOST_LANES);
   LoopKernel *k = loop_new(arena, s->max ? "max_pool_grad" : "avg_pool_grad", lanes);
   Plane plane = s->in;
   if (s->dx_stride) plane.stride = s->dx_stride;

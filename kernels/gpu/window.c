@@ -65,6 +65,33 @@ bool window_meets(const WindowAxis *a, int64_t i, int64_t tap, int64_t *at) {
   return floor_mod(t, a->stride) == 0;
 }
 
+/* Whether the taps meet the only column of results at steps of one size. */
+static bool is_regular(const WindowAxis *x, int64_t *first, int64_t *step) {
+  int64_t at;
+  if (x->each != 1 || x->kernel < 2 || !window_meets(x, 0, 0, first) || !window_meets(x, 0, 1, &at)) return false;
+  *step = at - *first;
+  for (int64_t kx = 2; kx < x->kernel; kx++)
+    if (!window_meets(x, 0, kx, &at) || at != *first + kx * *step) return false;
+  return true;
+}
+
+void window_columns(LoopKernel *k, const WindowAxis *x, WindowColumn *column, const void *context) {
+  int64_t first, step, at;
+  if (is_regular(x, &first, &step)) {
+    LoopValue kx = build_for(k, 0, x->kernel, 1);
+    LoopValue right = AT(k, first, {kx, step});
+    column(k, context, 0, kx, right);
+    loop_end(k);
+    return;
+  }
+  for (int64_t u = 0; u < x->each; u++)
+    for (int64_t kx = 0; kx < x->kernel; kx++) {
+      if (!window_meets(x, u, kx, &at)) continue;
+      LoopValue tap = loop_int(k, kx), right = loop_int(k, at);
+      column(k, context, u, tap, right);
+    }
+}
+
 LoopValue window_origin(LoopKernel *k, const WindowAxis *a, LoopValue from, LoopValue *first) {
   *first = from;
   if (!a->gradient) return AT(k, a->shift - a->pad, {from, a->stride});

@@ -38,6 +38,12 @@ int64_t window_step(const WindowAxis *axis);   /* staged rows or columns from th
 /* Whether result `i` of a thread's meets tap `tap`, and where among the staged ones, counted from the thread's first. */
 bool window_meets(const WindowAxis *axis, int64_t i, int64_t tap, int64_t *at);
 
+/* Calls `column` for a thread's results in their column `u` and the tap columns `kx` that meet them; `right` is the staged column
+ * where they meet, counted from the thread's first. Where each tap reads a column a fixed step further, kx is a loop's variable,
+ * which keeps the kernel's text short; else which taps meet which results is known while building, and they are written out. */
+typedef void WindowColumn(LoopKernel *k, const void *context, int64_t u, LoopValue kx, LoopValue right);
+void window_columns(LoopKernel *k, const WindowAxis *x, WindowColumn *column, const void *context);
+
 /* The row (or column) of the plane that is staged first, for the tile whose first result is `from`. `*first` is the result that
  * the first thread starts with, which in a gradient may lie before `from`. */
 LoopValue window_origin(LoopKernel *k, const WindowAxis *axis, LoopValue from, LoopValue *first);

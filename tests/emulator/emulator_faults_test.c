@@ -88,6 +88,11 @@ static const Fault faults[] = {
      "SUM_SPACE_F32(64);\n" ME "float v = BLOCK_SUM_F32(LOAD(x, i), 64);\nSTORE(y, i, v);\n", "divergent barrier: ", sum_of},
     {"an index past a shared array", SHARE "BARRIER();\nSTORE(y, i, LOAD(s, THREAD + 1));\n",
      SHARE "BARRIER();\nSTORE(y, i, LOAD(s, (THREAD + 1) % 64));\n", "s[64 .. 65) lies outside", next_of},
+    {"an index past a shared array, after a phase",
+     "SHARED(float, s, 64);\n" ME
+     "{ /* stage */\nSTORE(s, THREAD, LOAD(x, i));\n}\nBARRIER();\nSTORE(y, i, LOAD(s, THREAD + 64));\n",
+     "SHARED(float, s, 64);\n" ME "{ /* stage */\nSTORE(s, THREAD, LOAD(x, i));\n}\nBARRIER();\nSTORE(y, i, LOAD(s, THREAD));\n",
+     ", phase stage): s[", x_of},
     {"an index before a shared array", SHARE "BARRIER();\nSTORE(y, i, LOAD(s, THREAD - 1));\n",
      SHARE "BARRIER();\nSTORE(y, i, LOAD(s, (THREAD + 1) % 64));\n", "s[-1 .. 0) lies outside", next_of},
     {"an index past an allocation", ME "STORE(y, i, LOAD(x, i + 1) * 0.0f + 1.0f);\n",

@@ -144,7 +144,7 @@ static void check_tile(int size, int bytes, int at, int width, const char *name)
 
 /* ---- numbers ---- */
 
-static float from_bf16(bf16 bits) {
+EMULATOR_PLAIN static float from_bf16(bf16 bits) {
   uint32_t wide = (uint32_t)bits << 16;
   float value;
   memcpy(&value, &wide, sizeof value);
@@ -158,7 +158,7 @@ static bf16 to_bf16(float value) {
   return (bf16)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-static float to_tf32(float value) {
+EMULATOR_PLAIN static float to_tf32(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);
   if ((bits & 0x7f800000) != 0x7f800000) bits = (bits + 0x1000) & ~(uint32_t)0x1fff;
@@ -301,7 +301,7 @@ static void take_part(Factor a, Factor b, int at) {
 }
 
 /* One row of a factor: `k` numbers as they are multiplied. */
-static void row_of(Factor factor, int row, int k, bool half, const char *name, double *out) {
+EMULATOR_PLAIN static void row_of(Factor factor, int row, int k, bool half, const char *name, double *out) {
   Region *region;
   int64_t offset;
   const int bytes = half ? 2 : 4, index = factor.index + row * factor.stride;
@@ -313,7 +313,7 @@ static void row_of(Factor factor, int row, int k, bool half, const char *name, d
   for (int i = 0; i < k; i++) out[i] = (double)(half ? from_bf16(((const bf16 *)data)[i]) : to_tf32(((const float *)data)[i]));
 }
 
-static void multiply(float *tile, Factor a, Factor b, int k, bool half, const char *name) {
+EMULATOR_PLAIN static void multiply(float *tile, Factor a, Factor b, int k, bool half, const char *name) {
   const int lane = run->current % EMULATOR_WARP;
   const char *b_name = strchr(name, ':') + 1;
   double rows[2][16], columns[2][16];

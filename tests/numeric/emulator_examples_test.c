@@ -1,7 +1,7 @@
 /* Every kernel of the examples, scheduled for a GPU at the example's own batch, on one or two images of noise: CUDA text on the
  * emulator leaves the interpreter's bits in three orders of blocks and threads, without a race or an access outside.
  * Arguments: an example's path, its precision ("fp32", "tf32", "bf16") and the images; without any, a list that covers the
- * examples. */
+ * examples. As examples_on_device it runs them on a GPU too (emulator_device.h). */
 #include "compiler/lower.h"
 #include "compiler/pass/pass.h"
 #include "compiler/pass/schedule.h"
@@ -83,18 +83,17 @@ static LoopBuffer *copies_of(Arena *arena, const Sample *sample) {
 static bool same(const Sample *sample, const LoopBuffer *got, const LoopBuffer *want, int order, Err *err) {
   for (int32_t i = 0; i < sample->kernel->buffer_count; i++) {
     const LoopArray *array = &sample->kernel->arrays.data[i];
-    size_t bytes = (size_t)(want[i].count * loop_element_bytes(array->element));
-    if (memcmp(got[i].data, want[i].data, bytes))
+    if (device_differs(array->element, got[i].data, want[i].data, want[i].count, device_tolerance(sample->kernel)) >= 0)
       return err_set(err, "kernel %s, order %d: %s differs from the interpreter's", sample->kernel->name, order, array->name);
   }
   return true;
 }
 
-static bool check_sample(const Run *run, const Sample *sample, CUfunction function, Err *err) {
+static bool check_sample(const Run *run, const Sample *sample, CudaFunction function, Err *err) {
   Arena *arena = arena_new();
   LoopBuffer *want = copies_of(arena, sample);
   bool ok = loop_interpret(sample->kernel, want, run->example->images, 0, sample->tasks, err);
-  for (int order = 0; ok && order < DEVICE_ORDERS; order++) {
+  for (int order = 0; ok && order < device_orders(); order++) {
     LoopBuffer *got = copies_of(arena, sample);
     ok = device_run(function, sample->kernel, got, run->example->images, sample->tasks, order, err) &&
          same(sample, got, want, order, err);
@@ -106,7 +105,7 @@ static bool check_sample(const Run *run, const Sample *sample, CUfunction functi
 static void check_samples(Run *run) {
   size_t count = run->samples.count;
   const LoopKernel **kernels = memory_alloc((count + 1) * sizeof(const LoopKernel *));
-  CUfunction *functions = memory_alloc((count + 1) * sizeof *functions);
+  CudaFunction *functions = memory_alloc((count + 1) * sizeof *functions);
   Err err;
   for (size_t i = 0; i < count; i++) kernels[i] = run->samples.data[i].kernel;
   bool loaded = device_load(kernels, count, functions, &err);

@@ -190,7 +190,7 @@ static void make_buffers(const Sample *s, const LoopKernel *k, Arena *arena, Loo
   }
 }
 
-static void check_sample(const Sample *s, const LoopKernel *k, CUfunction function, int order) {
+static void check_sample(const Sample *s, const LoopKernel *k, CudaFunction function, int order) {
   Arena *arena = arena_new();
   LoopBuffer want[4], got[4];
   Err err;
@@ -211,7 +211,7 @@ static void test_samples(void **state) {
   (void)state;
   Arena *arena = arena_new();
   LoopKernel *kernels[SAMPLES];
-  CUfunction functions[SAMPLES];
+  CudaFunction functions[SAMPLES];
   Err err;
   for (int i = 0; i < SAMPLES; i++) kernels[i] = parse(samples[i].text, arena);
   if (!device_load((const LoopKernel *const *)kernels, SAMPLES, functions, &err)) fail_msg("%s", err.text);
@@ -222,10 +222,11 @@ static void test_samples(void **state) {
 }
 
 /* The kernel's CUDA text without its barriers. */
-static CUfunction without_barriers(const LoopKernel *k) {
+static CudaFunction without_barriers(const LoopKernel *k) {
   Err err;
-  CUmodule module;
-  CUfunction function;
+  CudaModule module;
+  CudaFunction function;
+  if (!device_open(&err)) fail_msg("%s", err.text);
   EmitTarget *target = emit_target_cuda("cuda-emulator", &err);
   EmitCode *code = target ? emit_compile(target, &k, 1, 1, NULL, NULL, &err) : NULL;
   if (!code) fail_msg("%s", err.text);
@@ -234,8 +235,8 @@ static CUfunction without_barriers(const LoopKernel *k) {
   int barriers = 0;
   for (char *at = text; (at = strstr(at, "BARRIER()")); barriers++) memcpy(at, "         ", 9);
   assert_true(barriers > 0);
-  assert_int_equal(cuModuleLoadData(&module, text), CUDA_SUCCESS);
-  assert_int_equal(cuModuleGetFunction(&function, module, image->symbol), CUDA_SUCCESS);
+  assert_int_equal(device.driver.module_load(&module, text), 0);
+  assert_int_equal(device.driver.module_function(&function, module, image->symbol), 0);
   free(text);
   emit_code_free(code);
   emit_target_free(target);
@@ -245,7 +246,7 @@ static CUfunction without_barriers(const LoopKernel *k) {
 static void test_races(void **state) {
   (void)state;
   Arena *arena = arena_new();
-  CUfunction functions[SAMPLES];
+  CudaFunction functions[SAMPLES];
   LoopKernel *kernels[SAMPLES];
   for (int i = 0; i < SAMPLES; i++) {
     kernels[i] = parse(samples[i].text, arena);

@@ -108,7 +108,7 @@ static void compare_text(const char *text, const LoopBuffer *buffers, int64_t ba
 
 /* ---- every operation ---- */
 
-enum { INPUTS = 96, OUTPUTS = 8192 };
+enum { INPUTS = 96, OUTPUTS = 8192, MOST_LANES = 32 };
 
 typedef struct Data {
   float f[INPUTS];
@@ -146,7 +146,7 @@ typedef struct Build {
 
 /* A number from the inputs, each time from another place. */
 static LoopValue operand(Build *b, bool varying) {
-  b->read = (b->read + 7) % (INPUTS - LOOP_MAX_LANES);
+  b->read = (b->read + 7) % (INPUTS - MOST_LANES);
   LoopValue index = loop_int(b->k, b->read);
   return varying ? loop_load_lanes(b->k, b->in, index, loop_int(b->k, b->k->lanes), 0) : loop_load(b->k, b->in, index);
 }
@@ -272,6 +272,10 @@ static void test_every_operation(void **state) {
                                   LOOP_STORE,  LOOP_STORE_LANES, LOOP_GET,   LOOP_SET,  LOOP_PREFETCH, LOOP_FOR,
                                   LOOP_UNROLL, LOOP_IF,          LOOP_PHASE, LOOP_END};
   for (size_t i = 0; i < sizeof others / sizeof *others; i++) seen[others[i]] = true;
+  /* These need the threads of a GPU (emit_cuda_test.c). */
+  static const LoopOp threads[] = {LOOP_LANE,         LOOP_GATHER,     LOOP_SCATTER, LOOP_GATHER_TILE,
+                                   LOOP_SCATTER_TILE, LOOP_ASYNC_COPY, LOOP_WAIT,    LOOP_MMA};
+  for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) seen[threads[i]] = true;
   for (int op = 0; op < LOOP_OP_COUNT; op++)
     if (!seen[op]) fail_msg("operation %d of the Loop IR is not tested", op);
 }

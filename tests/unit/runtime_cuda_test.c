@@ -183,6 +183,21 @@ static void test_bad_loss_names_its_step(void **state) {
 
 /* ---- feeds ---- */
 
+static void set_inputs(Executor *executor, const ProgramStep *step, float rate) {
+  Err err;
+  float *x = malloc(TOY_BATCH * TOY_PIXELS * sizeof *x);
+  int32_t y[TOY_BATCH];
+  const float corrections[3] = {rate, 0.5F, 1e-3F};
+  for (int i = 0; i < TOY_BATCH * TOY_PIXELS; i++) x[i] = random_normal(3, RANDOM_TEST, 0, (uint64_t)i);
+  for (int i = 0; i < TOY_BATCH; i++) y[i] = i * 7 % 10;
+  assert_true(executor_input(executor, step, "x", x, TOY_BATCH * TOY_PIXELS, &err));
+  assert_true(executor_input(executor, step, "y", y, TOY_BATCH, &err));
+  if (program_find_input(step, "rate")) assert_true(executor_input(executor, step, "rate", &rate, 1, &err));
+  if (program_find_input(step, "alpha.corrections"))
+    assert_true(executor_input(executor, step, "alpha.corrections", corrections, 3, &err));
+  free(x);
+}
+
 /* A step of no launch: x and y are inputs and results. */
 static const NamedBuffer pixel_results[] = {{"x", TOY_X, TOY_BATCH *TOY_PIXELS, false}, {"y", TOY_Y, TOY_BATCH, true}};
 static const ProgramStep pixel_steps[] = {
@@ -231,6 +246,12 @@ static void test_pixels_are_those_of_the_cpu(void **state) {
   settings = loader_validation(DATASET_TEST, TOY_BATCH);
   compare_feeds(cpu, cuda, dataset, &settings);
   assert_int_equal(executor_launches(cuda, &pixel_steps[0], TOY_BATCH, &err), 1); /* what makes x */
+  set_inputs(cuda, &pixel_steps[0], 0);                                           /* from here on x is what the caller gives */
+  set_inputs(cpu, &pixel_steps[0], 0);
+  int64_t wanted = must_run(cpu, &pixel_steps[0], TOY_BATCH), got = must_run(cuda, &pixel_steps[0], TOY_BATCH);
+  assert_memory_equal(executor_result(cuda, &pixel_steps[0], got, "x", &err),
+                      executor_result(cpu, &pixel_steps[0], wanted, "x", &err), TOY_BATCH * TOY_PIXELS * sizeof(float));
+  assert_int_equal(executor_launches(cuda, &pixel_steps[0], TOY_BATCH, &err), 0);
   assert_int_equal(executor_launches(cuda, &pixel_steps[1], TOY_BATCH, &err), 0);
   executor_free(cpu);
   executor_free(cuda);
@@ -238,21 +259,6 @@ static void test_pixels_are_those_of_the_cpu(void **state) {
 }
 
 /* ---- inputs, results, parameters ---- */
-
-static void set_inputs(Executor *executor, const ProgramStep *step, float rate) {
-  Err err;
-  float *x = malloc(TOY_BATCH * TOY_PIXELS * sizeof *x);
-  int32_t y[TOY_BATCH];
-  const float corrections[3] = {rate, 0.5F, 1e-3F};
-  for (int i = 0; i < TOY_BATCH * TOY_PIXELS; i++) x[i] = random_normal(3, RANDOM_TEST, 0, (uint64_t)i);
-  for (int i = 0; i < TOY_BATCH; i++) y[i] = i * 7 % 10;
-  assert_true(executor_input(executor, step, "x", x, TOY_BATCH * TOY_PIXELS, &err));
-  assert_true(executor_input(executor, step, "y", y, TOY_BATCH, &err));
-  if (program_find_input(step, "rate")) assert_true(executor_input(executor, step, "rate", &rate, 1, &err));
-  if (program_find_input(step, "alpha.corrections"))
-    assert_true(executor_input(executor, step, "alpha.corrections", corrections, 3, &err));
-  free(x);
-}
 
 static void set_weights(Executor *executor) {
   Err err;
@@ -295,6 +301,27 @@ static void test_runs_under_way(void **state) {
   assert_memory_equal(losses[0], losses[1], sizeof losses[0]);
   assert_memory_equal(losses[0], losses[2], sizeof losses[0]);
   assert_true(losses[0][11] < losses[0][0]);
+}
+
+/* A step that has run already runs otherwise with an input that was not set before, and on another batch. */
+static void test_graphs_of_their_own(void **state) {
+  (void)state;
+  need_emulator();
+  Program program = toy_cuda_program();
+  Executor *cuda = begin(&program, 0), *cpu = begin(&toy_program, 0);
+  const ProgramStep *step = &toy_steps[0];
+  set_weights(cuda);
+  set_weights(cpu);
+  assert_true(fabsf(loss_of(cuda, step, must_run(cuda, step, TOY_BATCH)) - logf(10)) < 1e-5F); /* of zeros */
+  set_inputs(cuda, step, 0);
+  set_inputs(cpu, step, 0);
+  static const int64_t batches[] = {TOY_BATCH, 3, 7, TOY_BATCH};
+  for (int i = 0; i < 4; i++) {
+    float want = loss_of(cpu, step, must_run(cpu, step, batches[i])), got = loss_of(cuda, step, must_run(cuda, step, batches[i]));
+    assert_true(fabsf(got - want) < 1e-5F);
+  }
+  executor_free(cuda);
+  executor_free(cpu);
 }
 
 /* Small parameters wait for the next run, which sees the last value; a read sees it at once. More of them than are kept. */
@@ -507,6 +534,7 @@ int main(void) {
       cmocka_unit_test(test_products),
       cmocka_unit_test(test_pixels_are_those_of_the_cpu),
       cmocka_unit_test(test_runs_under_way),
+      cmocka_unit_test(test_graphs_of_their_own),
       cmocka_unit_test(test_parameters_written_before_a_run),
       cmocka_unit_test(test_profile_and_launches),
       cmocka_unit_test(test_depth_changes_nothing),

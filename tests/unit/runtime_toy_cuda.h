@@ -153,8 +153,8 @@ static const char toy_cuda_pixels[] = TEXT(
 /* clang-format on */
 
 static const ProgramKernel toy_cuda_kernels[] = {
-    TOY_CUDA_KERNEL("images", toy_cuda_images, 1), TOY_CUDA_KERNEL("train", toy_cuda_train, 1),
-    TOY_CUDA_KERNEL("search", toy_cuda_search, 1), TOY_CUDA_KERNEL("cross", toy_cuda_cross, 1),
+    TOY_CUDA_KERNEL("images", toy_cuda_images, 1),  TOY_CUDA_KERNEL("train", toy_cuda_train, 1),
+    TOY_CUDA_KERNEL("search", toy_cuda_search, 1),  TOY_CUDA_KERNEL("cross", toy_cuda_cross, 1),
     TOY_CUDA_KERNEL("pixels", toy_cuda_pixels, 32),
 };
 

@@ -29,8 +29,8 @@ static bool pipeline_target(Pipeline *p, const PipelineOptions *options, Err *er
       gpu ? emit_target_cuda(strcmp(device, "cuda") ? device : options->arch, err) : emit_target_new(options->cpu, false, err);
   if (!p->target) return false;
   p->kernels.arena = p->arena;
-  p->kernels.target = gpu ? (KernelTarget){true, GPU_BLOCK, options->precision, false}
-                          : (KernelTarget){false, emit_target_lanes(p->target), PRODUCTS_FP32, false};
+  p->kernels.target = gpu ? (KernelTarget){true, GPU_BLOCK, options->precision}
+                          : (KernelTarget){false, emit_target_lanes(p->target), PRODUCTS_FP32};
   bool narrow = gpu && options->precision == PRODUCTS_BF16;
   p->kernels.activation = narrow ? LOOP_ELEMENT_BF16 : LOOP_ELEMENT_F32;
   return true;

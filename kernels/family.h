@@ -34,7 +34,6 @@ typedef struct KernelTarget {
   bool gpu;
   int32_t lanes;     /* CPU: of a vector. GPU: the most threads of a block, 32 .. 1024; a kernel may take fewer */
   Products products; /* CPU: PRODUCTS_FP32 */
-  bool unaligned;    /* GPU: some activation may begin at any element, so there are no vector moves */
 } KernelTarget;
 
 enum { GPU_MOST_SHARED = 48 << 10 }; /* bytes of shared arrays of one kernel for a GPU */
@@ -48,6 +47,7 @@ typedef struct Plane { /* one image of an activation */
   int32_t channels, height, width;
   int32_t stride;      /* elements between pixels */
   LoopElement element; /* f32 or bf16 */
+  int32_t unaligned;   /* 1: it may begin at any element of its memory, so a GPU moves one element at a time */
 } Plane;
 
 /* What is done to an input where it is read: x, then (x - mean) * scale a channel, then ReLU. The same operations in the same
@@ -92,6 +92,7 @@ typedef struct MapInput {
   int32_t stride;      /* of a tensor */
   int32_t offset;      /* elements into the buffer: the second row of moments */
   LoopElement element; /* f32, or of a tensor also bf16 */
+  bool unaligned;      /* as a Plane's */
 } MapInput;
 
 enum { MAP_MAX_INPUTS = 48, MAP_MAX_STEPS = 240, MAP_MAX_OUTPUTS = 4 };
@@ -109,7 +110,8 @@ typedef struct MapOutput {
   bool sum;      /* over the task's pixels: a partial (slots, sums, C) row in the order of the outputs; else a tensor */
   int32_t stride;
   LoopElement element; /* of a tensor */
-  bool in_place;       /* flat: written over input `input` and not to a buffer of its own */
+  bool unaligned;
+  bool in_place; /* flat: written over input `input` and not to a buffer of its own */
   int32_t input;
 } MapOutput;
 

@@ -209,13 +209,14 @@ PRELUDE void mma_bf16(float *d, const bf16 *a, int a_stride, const bf16 *b, int 
 
 /* ---- sums over a block ---- */
 
-/* The first warp adds what lies a multiple of 32 apart, then its own 32, and leaves the sum behind the threads' numbers, where a
- * second sum can write only after its own first barrier: when all have read this one. */
 /* One level of the tree over the parts of a thread; written out, so that they stay in registers. */
 #define HALVE(half)                                                                                                              \
   if (threads >= 64 * half) {                                                                                                    \
     UNROLL for (int i = 0; i < half; i++) part[i] += part[i + half];                                                             \
   }
+
+/* The first warp adds what lies a multiple of 32 apart, then its own 32, and leaves the sum behind the threads' numbers, where a
+ * second sum can write only after its own first barrier: when all have read this one. */
 #define DEFINE_BLOCK_SUM(name, type)                                                                                             \
   PRELUDE type name(type *space, type value, const int threads) {                                                                \
     space[THREAD] = value;                                                                                                       \

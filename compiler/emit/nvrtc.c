@@ -275,6 +275,7 @@ bool nvrtc_image(const EmitTarget *target, const LoopKernel *k, const char *symb
   bool ok = compile_text(target, text.data, false, k, symbol, object, err);
   if (ok && object->resources.spill_stores) { /* ptxas aims at many blocks side by side even where that costs memory accesses */
     free(object->data);
+    *object = (EmitObject){0};
     ok = compile_text(target, text.data, true, k, symbol, object, err);
   }
   text_free(&text);

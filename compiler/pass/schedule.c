@@ -45,20 +45,12 @@ void call_read(Scheduler *s, Call *call, ValueId v) {
   if (parameter >= 0) call->reads[call->read_count++] = parameter;
 }
 
-/* A vector move of a GPU takes up to 16 bytes: it is possible where every activation begins at a multiple of what its channels
- * and stride allow. */
-static bool is_aligned(const Scheduler *s, Place place) {
-  LoopElement element = schedule_element(s, place);
-  int64_t widest = 16 / loop_element_bytes(element), width = 1;
-  while (width < widest && place.stride % (2 * width) == 0) width *= 2;
-  return place.offset % width == 0;
-}
-
-KernelTarget call_target(const Scheduler *s, const Call *call) {
-  KernelTarget target = s->kernels->target;
-  for (int32_t i = 0; target.gpu && i < call->count; i++)
-    if (call->buffers[i].stride && !is_aligned(s, call->buffers[i])) target.unaligned = true;
-  return target;
+/* A vector move of a GPU takes up to 16 bytes: it is possible where an activation begins at a multiple of what its channels and
+ * stride allow. */
+bool schedule_unaligned(const Scheduler *s, Place place, int32_t channels) {
+  int64_t widest = 16 / loop_element_bytes(schedule_element(s, place)), width = 1;
+  while (width < widest && place.stride % (2 * width) == 0 && channels % (2 * width) == 0) width *= 2;
+  return s->kernels->target.gpu && place.offset % width != 0;
 }
 
 static int32_t plan_launch(Scheduler *s, Call *call, PlannedLaunch launch) {
@@ -81,8 +73,7 @@ static int32_t plan_launch(Scheduler *s, Call *call, PlannedLaunch launch) {
 }
 
 int32_t call_launch(Scheduler *s, Call *call, Family family, void *spec, int32_t images, int32_t tasks, double flops) {
-  KernelTarget target = call_target(s, call);
-  memcpy(spec, &target, sizeof target);
+  memcpy(spec, &s->kernels->target, sizeof s->kernels->target);
   int32_t kernel = kernel_for(s->kernels, family, spec);
   const LoopKernel *built = s->kernels->kernels.data[kernel];
   if (built->buffer_count != call->count) die("kernel %s: %d buffers given", built->name, call->count);
@@ -130,7 +121,15 @@ LoopElement schedule_element(const Scheduler *s, Place place) {
 Plane schedule_plane(const Scheduler *s, ValueId v, Place place) {
   Type type = graph_type(s->graph, v);
   bool image = type.rank == 3;
-  return (Plane){type.dims[0], image ? type.dims[1] : 1, image ? type.dims[2] : 1, place.stride, schedule_element(s, place)};
+  Plane plane;
+  memset(&plane, 0, sizeof plane); /* specs are compared byte by byte */
+  plane.channels = type.dims[0];
+  plane.height = image ? type.dims[1] : 1;
+  plane.width = image ? type.dims[2] : 1;
+  plane.stride = place.stride;
+  plane.element = schedule_element(s, place);
+  plane.unaligned = schedule_unaligned(s, place, type.dims[0]);
+  return plane;
 }
 
 enum {

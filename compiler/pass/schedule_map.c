@@ -42,6 +42,7 @@ static int32_t input_number(Expression *e, MapKind kind, Place place, int32_t of
   input->stride = place.stride;
   input->offset = offset;
   input->element = schedule_element(e->s, place);
+  input->unaligned = kind == MAP_TENSOR && !e->spec.flat && schedule_unaligned(e->s, place, e->spec.channels);
   return e->spec.input_count++;
 }
 
@@ -166,6 +167,7 @@ static void add_output(Expression *e, int32_t value, Place to) {
   output->value = value;
   output->stride = to.stride;
   output->element = schedule_element(e->s, to);
+  output->unaligned = !e->spec.flat && schedule_unaligned(e->s, to, e->spec.channels);
 }
 
 static void add_sum(Expression *e, int32_t value) {

@@ -34,9 +34,6 @@ typedef struct Call {
 
 void call_read(Scheduler *s, Call *call, ValueId v);
 void call_place(Call *call, Place place, int32_t ready); /* memory that is no value */
-/* What a spec begins with, once the call has its buffers: its target, without vector moves where an activation begins anywhere.
- */
-KernelTarget call_target(const Scheduler *s, const Call *call);
 /* Adds the launch of a kernel of this family and spec (of which every byte is set but for its target, which is set here), with as
  * many tasks as program_tasks says; returns the first segment that may read what it writes. */
 int32_t call_launch(Scheduler *s, Call *call, Family family, void *spec, int32_t images, int32_t tasks, double flops);
@@ -50,6 +47,8 @@ Place schedule_place(Scheduler *s, ValueId v);
 void schedule_written(Scheduler *s, ValueId v, int32_t ready);
 
 LoopElement schedule_element(const Scheduler *s, Place place);
+/* Whether an activation there begins where vector moves as wide as its channels and stride allow are not possible. */
+bool schedule_unaligned(const Scheduler *s, Place place, int32_t channels);
 Plane schedule_plane(const Scheduler *s, ValueId v, Place place);
 
 /* How a batch is shared out: `images` images a task, or `bands` tasks an image (kernels/family.h). */

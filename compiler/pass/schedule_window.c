@@ -179,7 +179,9 @@ void schedule_pool(Scheduler *s, ValueId v) {
   spec.out = gradient ? other : own;
   if (gradient && spec.max) {
     spec.dx_stride = own.stride;
-    spec.in.stride = s->place[node->operands[1]].stride;
+    Place x = s->place[node->operands[1]];
+    spec.in.stride = x.stride;
+    spec.in.unaligned |= schedule_unaligned(s, x, spec.in.channels);
   }
   int64_t elements = (int64_t)spec.in.channels * spec.in.height * spec.in.width;
   Split split = schedule_split(s, elements, gradient ? spec.in.height : spec.out.height, 0);

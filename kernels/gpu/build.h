@@ -14,6 +14,9 @@ int32_t gpu_lanes(const KernelTarget *target, int64_t items, int32_t most);
 
 /* Channels of one vector move of an activation: the most of 8 (bf16 only), 4, 2 and 1 that divides channels and stride. */
 int32_t gpu_width(int64_t channels, int64_t stride, LoopElement element);
+static inline int32_t gpu_plane_width(const Plane *p) {
+  return p->unaligned ? 1 : gpu_width(p->channels, p->stride, p->element);
+}
 /* The same for f32 weights and vectors of `channels`: 4, 2 or 1. */
 static inline int32_t gpu_width_f32(int64_t channels) {
   return gpu_width(channels, channels, LOOP_ELEMENT_F32);

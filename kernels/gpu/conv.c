@@ -58,8 +58,7 @@ static Pixels plan(const ConvSpec *s, bool gradient) {
   Pixels f = {.s = s, .gradient = gradient, .target = target, .window = gpu_window_new(s, gradient)};
   f.outputs = target->channels / s->groups;
   f.weights_width = (int32_t)build_min(gpu_width_f32(s->out.channels), gpu_width_f32(s->out.channels / s->groups));
-  f.target_width = (int32_t)build_min(gpu_width(target->channels, target->stride, target->element),
-                                      gpu_width(f.outputs, f.outputs, target->element));
+  f.target_width = (int32_t)build_min(gpu_plane_width(target), gpu_width(f.outputs, f.outputs, target->element));
   f.product.products = s->target.products;
   f.product.element = s->target.products == PRODUCTS_BF16 ? LOOP_ELEMENT_BF16 : LOOP_ELEMENT_F32;
   int64_t columns = gpu_product_columns(s->target.products, f.outputs);

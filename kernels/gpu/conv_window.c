@@ -11,8 +11,7 @@ GpuWindow gpu_window_new(const ConvSpec *s, bool gradient) {
   GpuWindow w = {.s = s, .gradient = gradient, .source = source, .single = is_single(s)};
   w.channels = source->channels / s->groups;
   w.columns = w.channels * s->kernel_y * s->kernel_x;
-  int32_t whole = gpu_width(source->channels, source->stride, source->element),
-          own = gpu_width(w.channels, whole, source->element);
+  int32_t whole = gpu_plane_width(source), own = gpu_width(w.channels, whole, source->element);
   w.width = (int32_t)build_min(whole, own);
   w.side = pixels->width;
   w.pixels = (int64_t)pixels->height / s->bands * pixels->width;
@@ -22,7 +21,7 @@ GpuWindow gpu_window_new(const ConvSpec *s, bool gradient) {
 GpuWindow gpu_window_plain(const ConvSpec *s, const Plane *plane) {
   GpuWindow w = {.s = s, .source = plane, .single = true, .side = plane->width};
   w.channels = w.columns = plane->channels / s->groups;
-  int32_t whole = gpu_width(plane->channels, plane->stride, plane->element), own = gpu_width(w.channels, whole, plane->element);
+  int32_t whole = gpu_plane_width(plane), own = gpu_width(w.channels, whole, plane->element);
   w.width = (int32_t)build_min(whole, own);
   w.pixels = (int64_t)plane->height / s->bands * plane->width;
   return w;

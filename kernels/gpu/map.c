@@ -190,10 +190,11 @@ static bool map_divides(const MapSpec *s, int32_t width) {
   for (int32_t i = 0; i < s->input_count; i++) {
     const MapInput *input = &s->inputs[i];
     if (input->kind == MAP_SCALAR) continue;
+    if (input->unaligned && width > 1) return false;
     if (input->offset % width || (!s->flat && input->kind == MAP_TENSOR && input->stride % width)) return false;
   }
   for (int32_t i = 0; i < s->output_count; i++)
-    if (!s->flat && !s->outputs[i].sum && s->outputs[i].stride % width) return false;
+    if (!s->flat && !s->outputs[i].sum && (s->outputs[i].stride % width || (s->outputs[i].unaligned && width > 1))) return false;
   return true;
 }
 

@@ -18,7 +18,7 @@ enum {
 /* ---- moments ---- */
 
 static int32_t plane_width(const Plane *p) {
-  int32_t width = gpu_width(p->channels, p->stride, p->element);
+  int32_t width = gpu_plane_width(p);
   return width > 4 ? 4 : width;
 }
 

@@ -5,8 +5,8 @@
 enum { SHIFT_THREADS = 256 };
 
 static int32_t shift_width(const ShiftSpec *s) {
-  int32_t from = gpu_width(s->in.channels, s->in.stride, s->in.element);
-  int32_t to = gpu_width(s->out.channels, s->out.stride, s->out.element);
+  int32_t from = gpu_plane_width(&s->in);
+  int32_t to = gpu_plane_width(&s->out);
   return from < to ? from : to;
 }
 

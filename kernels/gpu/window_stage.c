@@ -4,7 +4,7 @@
 
 /* Moves as wide as 16 bytes only where every pixel starts at a multiple of them. */
 int32_t window_width(const Plane *plane) {
-  int32_t width = gpu_width(plane->channels, plane->stride, plane->element);
+  int32_t width = gpu_plane_width(plane);
   return width >= WINDOW_CHANNELS ? width : 1;
 }
 

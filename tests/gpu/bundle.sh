@@ -9,7 +9,7 @@ programs=(adwp check-fixtures kernels_on_device examples_on_device device_peaks)
 most_megabytes=60
 
 rm -rf "$folder"
-mkdir -p "$folder"/{lib,examples,reference,tests/gpu,tests/oracle/fixtures}
+mkdir -p "$folder"/{lib,examples,reference,tests/gpu,tests/oracle/fixtures/more}
 for program in "${programs[@]}"; do
   cp "$build/$program" "$folder/"
   strip --strip-debug "$folder/$program"
@@ -24,9 +24,12 @@ cp "$top"/examples/*.adwp "$folder/examples/"
 cp "$top/tests/gpu/run" "$folder/tests/gpu/"
 cp "$top/tests/oracle/adwp_torch.py" "$folder/tests/oracle/"
 shopt -s nullglob
-fixtures=("$top"/tests/oracle/fixtures/*.safetensors)
-if [ -n "${ADWP_FIXTURES:-}" ]; then fixtures+=("$ADWP_FIXTURES"/hyper-*.safetensors "$ADWP_FIXTURES"/trajectory*.safetensors); fi
-if [ ${#fixtures[@]} -gt 0 ]; then cp "${fixtures[@]}" "$folder/tests/oracle/fixtures/"; fi
+for fixture in "$top"/tests/oracle/fixtures/*.safetensors; do cp "$fixture" "$folder/tests/oracle/fixtures/"; done
+if [ -n "${ADWP_FIXTURES:-}" ]; then
+  for fixture in "$ADWP_FIXTURES"/hyper-*.safetensors "$ADWP_FIXTURES"/trajectory*.safetensors; do
+    cp "$fixture" "$folder/tests/oracle/fixtures/more/"
+  done
+fi
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

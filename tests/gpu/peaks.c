@@ -16,6 +16,7 @@ typedef struct Peaks {
   CudaPointer a, b, c; /* rows x rows float32 each */
   CudaEvent start, end;
   int rows, repetitions;
+  bool retained; /* the device's context */
 } Peaks;
 
 typedef struct Products { /* of which type the factors are, and how they are summed */
@@ -60,6 +61,7 @@ static bool set_up(Peaks *p, const char *emulator, Err *err) {
   size_t bytes = (size_t)p->rows * (size_t)p->rows * sizeof(float);
   if (!cuda_driver_open(&p->driver, emulator, err) || !cublas_open(&p->blas, &p->driver, emulator, err)) return false;
   CudaResult result = p->driver.context_retain(&context, p->driver.device);
+  p->retained = !result;
   if (!result) result = p->driver.context_set(context);
   CudaPointer *const matrices[] = {&p->a, &p->b, &p->c};
   for (int i = 0; i < 3 && !result; i++) {
@@ -85,6 +87,16 @@ static bool measure(Peaks *p, Err *err) {
   return true;
 }
 
+static void tear_down(Peaks *p) {
+  CudaPointer matrices[] = {p->a, p->b, p->c};
+  if (p->handle) p->blas.destroy(p->handle);
+  if (p->start) p->driver.event_destroy(p->start);
+  if (p->end) p->driver.event_destroy(p->end);
+  for (int i = 0; i < 3; i++)
+    if (matrices[i]) p->driver.memory_free(matrices[i]);
+  p->driver.context_release(p->driver.device);
+}
+
 int main(int count, char **arguments) {
   const char *wanted = getenv("ADWP_TEST_DEVICE"), *emulator = getenv("ADWP_CUDA_EMULATOR");
   if (!wanted || !strcmp(wanted, "cuda")) emulator = NULL;
@@ -94,7 +106,8 @@ int main(int count, char **arguments) {
     fprintf(stderr, "usage: device_peaks [ROWS [REPETITIONS]]: rows from 8 to 32768, a multiple of 8\n");
     return 2;
   }
-  if (set_up(&p, emulator, &err) && measure(&p, &err)) return 0;
-  fprintf(stderr, "device_peaks: %s\n", err.text);
-  return 1;
+  bool done = set_up(&p, emulator, &err) && measure(&p, &err);
+  if (!done) fprintf(stderr, "device_peaks: %s\n", err.text);
+  if (p.retained) tear_down(&p);
+  return !done;
 }

@@ -159,10 +159,10 @@ static void run(const Schedule *schedule, const EmitCode *code, const KernelSet 
 static bool start(const char *cpu, KernelSet *kernels, EmitTarget **target) {
   Err err;
   *target = NULL;
-  kernels->target = (KernelTarget){true, 128, PRODUCTS_FP32, false};
+  kernels->target = (KernelTarget){true, 128, PRODUCTS_FP32};
   if (!cpu) return true;
   *target = emit_target_new(cpu, false, &err);
-  if (*target) kernels->target = (KernelTarget){false, emit_target_lanes(*target), PRODUCTS_FP32, false};
+  if (*target) kernels->target = (KernelTarget){false, emit_target_lanes(*target), PRODUCTS_FP32};
   if (!*target) print_message("%s: skipped: %s\n", cpu, err.text);
   return *target != NULL;
 }

@@ -155,7 +155,7 @@ static bool check_example(const Example *example) {
     return false;
   }
   Module *module = lower_model(model, STEP_TRAIN | STEP_SEARCH | STEP_CROSS | STEP_EVAL, NULL, arena);
-  KernelSet kernels = {.arena = arena, .target = {true, 256, products, false}};
+  KernelSet kernels = {.arena = arena, .target = {true, 256, products}};
   if (products == PRODUCTS_BF16) kernels.activation = LOOP_ELEMENT_BF16;
   Run run = {.example = example, .arena = arena_new(), .random = 1};
   check_steps(&run, module, &kernels, arena);

@@ -1,6 +1,6 @@
 /* Sets of kernels and the kernel cache: equal kernels compiled once, entries read back, every flipped bit and every cut found,
- * processes that fill one folder at once, and folders that must not be used. Errors of targets and kernels, and the text of a
- * kernel's machine code. */
+ * processes that fill one folder at once, and folders that must not be used. The same of a GPU's images, where NVRTC is there.
+ * Errors of targets and kernels, and the text of a kernel's machine code. */
 #include "compiler/emit/emit.h"
 #include "kernels/loop.h"
 #include "runtime/base/file.h"
@@ -205,6 +205,149 @@ static void test_processes_share_a_folder(void **state) {
   expect(compile(f, f->folder, 1), 0, 3);
 }
 
+/* ---- images of a GPU ---- */
+
+enum { GPU_KERNELS = 4, HEAD = 80 }; /* bytes of an entry before the image */
+
+typedef struct Gpu {
+  EmitTarget *target;
+  LoopKernel *kernels[GPU_KERNELS]; /* 2 i and 2 i + 1 are alike but for their names; each has a shared array */
+} Gpu;
+
+/* Skips the test, with a notice, where there is no NVRTC. */
+static Gpu gpu_new(const Fixture *f, const char *arch) {
+  Err err;
+  Gpu gpu = {.target = emit_target_cuda(arch, &err)};
+  if (!gpu.target) {
+    print_message("not run: %s\n", err.text);
+    skip();
+  }
+  for (int i = 0; i < GPU_KERNELS; i++) {
+    char text[400];
+    snprintf(text, sizeof text,
+             "kernel add%d lanes 32 { buffer x f32 in buffer y f32 out shared s f32[%d]\n"
+             "%%0 = task phase a { %%1 = load_lanes x[%%0] count 32 else 0.0f store_lanes s[%%0] = %%1 count 32 }\n"
+             "%%2 = load s[7] store y[%%0] = %%2 }",
+             i, 32 << i / 2);
+    gpu.kernels[i] = parse(f->arena, text);
+  }
+  return gpu;
+}
+
+static void gpu_free(Gpu *gpu) {
+  for (int i = 0; i < GPU_KERNELS; i++) loop_free_tables(gpu->kernels[i]);
+  emit_target_free(gpu->target);
+}
+
+/* Compiles the kernels with the cache `folder`; `compiled` and `cached` kernels are expected. */
+static EmitCode *compile_gpu(const Gpu *gpu, const char *folder, size_t compiled, size_t cached) {
+  Err err;
+  EmitStatistics statistics;
+  EmitCode *code = emit_compile(gpu->target, (const LoopKernel *const *)gpu->kernels, GPU_KERNELS, 2, folder, &statistics, &err);
+  if (!code) fail_msg("%s", err.text);
+  expect(statistics, compiled, cached);
+  assert_null(statistics.cache_fault);
+  return code;
+}
+
+static void expect_equal(const EmitCode *a, const EmitCode *b) {
+  for (size_t i = 0; i < GPU_KERNELS; i++) {
+    const EmitImage *x = emit_code_image(a, i), *y = emit_code_image(b, i);
+    assert_string_equal(x->symbol, y->symbol);
+    assert_int_equal(x->size, y->size);
+    assert_memory_equal(x->data, y->data, x->size + 1); /* and the zero byte behind it */
+    assert_memory_equal(&x->resources, &y->resources, sizeof x->resources);
+  }
+}
+
+static void expect_again(const Gpu *gpu, const char *folder, size_t compiled, const EmitCode *wanted) {
+  EmitCode *code = compile_gpu(gpu, folder, compiled, 2 - compiled);
+  expect_equal(code, wanted);
+  emit_code_free(code);
+}
+
+static void test_images_are_read_back(void **state) {
+  Fixture *f = *state;
+  Gpu gpu = gpu_new(f, "sm_90");
+  char paths[8][128];
+  EmitCode *code = compile_gpu(&gpu, f->folder, 2, 0);
+  for (size_t i = 0; i < GPU_KERNELS; i++) {
+    EmitResources resources = emit_code_image(code, i)->resources;
+    assert_true(resources.registers > 0);
+    assert_int_equal(resources.shared_bytes, 4 * (32 << i / 2));
+    assert_ptr_equal(emit_code_image(code, i)->data, emit_code_image(code, i / 2 * 2)->data);
+  }
+  assert_ptr_not_equal(emit_code_image(code, 0)->data, emit_code_image(code, 2)->data);
+  assert_int_equal(list(f->folder, paths, 8), 2);
+  expect_again(&gpu, f->folder, 0, code);
+  expect_again(&gpu, NULL, 2, code);
+  assert_int_equal(unlink(paths[0]), 0);
+  expect_again(&gpu, f->folder, 1, code);
+  emit_code_free(code);
+  gpu_free(&gpu);
+}
+
+/* Each byte of the head that means something, and the image's first, middle and last one; cuts, and more than was written; and
+ * whole entries of another kernel and of another target. */
+static void test_damaged_images_are_compiled_again(void **state) {
+  Fixture *f = *state;
+  Gpu gpu = gpu_new(f, "sm_90");
+  char paths[2][128], others[3][128], other[64], *data, *foreign;
+  size_t size, foreign_size;
+  EmitCode *code = compile_gpu(&gpu, f->folder, 2, 0);
+  assert_int_equal(list(f->folder, paths, 2), 2);
+  assert_true(file_read(paths[0], 1 << 20, &data, &size, NULL) && size > HEAD);
+  const size_t at[] = {0, 8, 40, 44, 48, 52, 56, 60, 64, 71, 72, HEAD, size / 2, size - 1};
+  for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+    data[at[i]] ^= 1;
+    write_bytes(paths[0], data, size);
+    data[at[i]] ^= 1;
+    expect_again(&gpu, f->folder, 1, code);
+    expect_again(&gpu, f->folder, 0, code);
+  }
+  const size_t cuts[] = {0, HEAD - 1, HEAD, size - 1};
+  for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+    write_bytes(paths[0], data, cuts[i]);
+    expect_again(&gpu, f->folder, 1, code);
+  }
+  data = realloc(data, size + 1);
+  data[size] = 0;
+  write_bytes(paths[0], data, size + 1);
+  expect_again(&gpu, f->folder, 1, code);
+  write_bytes(paths[1], data, size);
+  expect_again(&gpu, f->folder, 1, code);
+  snprintf(other, sizeof other, "%s/cpu", f->base);
+  expect(compile(f, other, 1), 3, 0);
+  assert_int_equal(list(other, others, 3), 3);
+  assert_true(file_read(others[0], 1 << 20, &foreign, &foreign_size, NULL));
+  write_bytes(paths[1], foreign, foreign_size);
+  expect_again(&gpu, f->folder, 1, code);
+  free(foreign);
+  free(data);
+  emit_code_free(code);
+  gpu_free(&gpu);
+}
+
+/* An entry is one architecture's and one form's; the emulator's text is not kept. */
+static void test_images_of_other_architectures(void **state) {
+  static const char *const archs[] = {"sm_90", "sm_80", "compute_90", "compute_80", "cuda-emulator"};
+  enum { ARCHS = sizeof archs / sizeof *archs };
+  Fixture *f = *state;
+  char paths[2 * ARCHS][128];
+  EmitCode *codes[ARCHS];
+  Gpu gpu[ARCHS];
+  for (int i = 0; i < ARCHS; i++) {
+    gpu[i] = gpu_new(f, archs[i]);
+    codes[i] = compile_gpu(&gpu[i], f->folder, 2, 0);
+    assert_int_equal(list(f->folder, paths, 2 * ARCHS), i < 4 ? 2 * (i + 1) : 8);
+  }
+  for (int i = 0; i < ARCHS; i++) {
+    expect_again(&gpu[i], f->folder, i < 4 ? 0 : 2, codes[i]);
+    emit_code_free(codes[i]);
+    gpu_free(&gpu[i]);
+  }
+}
+
 /* ---- folders that cannot or must not be used ---- */
 
 /* The cache gave and took nothing, and the statistics say why. */
@@ -355,6 +498,9 @@ int main(void) {
       TEST(test_damaged_entries_are_compiled_again),
       TEST(test_entry_of_another_kernel),
       TEST(test_processes_share_a_folder),
+      TEST(test_images_are_read_back),
+      TEST(test_damaged_images_are_compiled_again),
+      TEST(test_images_of_other_architectures),
       TEST(test_unusable_folders),
       TEST(test_folder_of_another_user),
       TEST(test_cache_folder),

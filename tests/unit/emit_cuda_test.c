@@ -163,8 +163,8 @@ static const char *const line_of[LOOP_OP_COUNT] = {
 
 /* And more of it: each word of the prelude stands in a text. */
 static const char *const more_lines[] = {
-    "SHARED(float, t, 100);\n  SHARED(double, w, 64);\n  float acc[4];\n  double sum[1];\n  SUM_SPACE_F32(64);\n  "
-    "SUM_SPACE_F64(64);\n",
+    ("SHARED(float, t, 100);\n  SHARED(double, w, 64);\n  float acc[4];\n  double sum[1];\n  SUM_SPACE_F32(64);\n  "
+     "SUM_SPACE_F64(64);\n"),
     "FMA_F64(v50, v37, 0x1.921fb54442d18p+1);\n    const double v52 = SQRT_F64(v51);\n    if (v33) STORE(d, v2, v52);\n",
     "  { /* last */\n    if (THREAD < v19)",
     "STORE(y, v0, v36);\n  }\n}\n", /* no barrier at the kernel's end */

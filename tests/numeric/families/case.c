@@ -22,7 +22,7 @@ int case_side(Case *c) {
 }
 
 Plane case_plane(Case *c, int channels, int height, int width) {
-  Plane p = {channels, height, width, channels, LOOP_ELEMENT_F32};
+  Plane p = {channels, height, width, channels, LOOP_ELEMENT_F32, 0};
   bool gap = case_chance(c, 35);
   if (!c->target.gpu) {
     if (gap) p.stride += case_pick(c, 1, 9);
@@ -31,6 +31,7 @@ Plane case_plane(Case *c, int channels, int height, int width) {
   p.element = case_chance(c, 80) ? c->activation : case_chance(c, 50) ? LOOP_ELEMENT_F32 : LOOP_ELEMENT_BF16;
   int unit = case_chance(c, 40) ? 8 : case_chance(c, 50) ? 4 : 1;
   if (gap) p.stride = (channels + case_pick(c, 1, 16) + unit - 1) / unit * unit;
+  p.unaligned = case_chance(c, 10);
   return p;
 }
 

@@ -74,7 +74,8 @@ bench: all
 	bash tests/bench/all.sh
 
 build/gpu/CMakeCache.txt:
-	cmake -S . -B build/gpu $(GENERATOR) -DCMAKE_BUILD_TYPE=Release -DADWP_LLVM=OFF '-DCMAKE_BUILD_RPATH=$$ORIGIN/lib'
+	cmake -S . -B build/gpu $(GENERATOR) -DCMAKE_BUILD_TYPE=Release -DADWP_LLVM=OFF -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON \
+	  '-DCMAKE_INSTALL_RPATH=$$ORIGIN/lib'
 
 gpu-bundle: all build/gpu/CMakeCache.txt
 	cmake --build build/gpu -j $(JOBS) --target gpu-programs

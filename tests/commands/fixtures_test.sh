@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # check-fixtures on the project's own fixtures and on those in the folder ADWP_FIXTURES, with the interpreter and with machine code
-# for each level that this machine can run.
+# for each level that this machine can run; on the project's own also with what a GPU would run.
 # shellcheck source=tests/commands/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -19,6 +19,14 @@ if grep -qw avx512f /proc/cpuinfo; then levels+=(x86-64-v4); fi
 for level in "${levels[@]}"; do
   "$check_fixtures" --backend=cpu --cpu="$level" "${fixtures[@]}"
 done
+
+# CUDA text on the emulator, of the project's own small fixtures.
+if [ -e "${ADWP_BUILD:-$top/build}/libadwp_cuda_emulator.so" ]; then
+  "$check_fixtures" --backend=cuda-emulator "$top"/tests/oracle/fixtures/*.safetensors
+  for precision in tf32 bf16; do
+    ADWP_EMULATOR_CHECK=0 "$check_fixtures" --backend=cuda-emulator --precision=$precision "$top"/tests/oracle/fixtures/*.safetensors
+  done
+fi
 
 # A bound that nothing can keep must make it fail.
 status=0

@@ -9,7 +9,7 @@ programs=(adwp check-fixtures kernels_on_device examples_on_device device_peaks)
 most_megabytes=60
 
 rm -rf "$folder"
-mkdir -p "$folder"/{lib,examples,reference,tests/gpu,tests/oracle/fixtures/more}
+mkdir -p "$folder"/{lib,examples,reference,tests/gpu,tests/commands,tests/oracle/fixtures/more}
 for program in "${programs[@]}"; do
   cp "$build/$program" "$folder/"
   strip --strip-debug "$folder/$program"
@@ -21,6 +21,7 @@ ldd "${programs[@]/#/$build/}" | sed -n 's/^.* => \(\/[^ ]*\) .*/\1/p' | LC_ALL=
   esac
 done
 cp "$top"/examples/*.adwp "$folder/examples/"
+cp "$top/tests/commands/small.adwp" "$folder/tests/commands/"
 cp "$top/tests/gpu/run" "$folder/tests/gpu/"
 cp "$top/tests/oracle/adwp_torch.py" "$folder/tests/oracle/"
 shopt -s nullglob

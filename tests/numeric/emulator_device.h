@@ -93,7 +93,8 @@ static inline bool device_load(const LoopKernel *const *kernels, size_t count, C
 static inline bool device_copy_in(const LoopKernel *k, const LoopBuffer *buffers, CudaPointer *memory, int *made, Err *err) {
   for (*made = 0; *made < k->buffer_count; (*made)++) {
     size_t bytes = (size_t)(buffers[*made].count * loop_element_bytes(k->arrays.data[*made].element));
-    if (!cuda_check(&device.driver, device.driver.memory_alloc(&memory[*made], bytes), err, "no memory for %zu bytes", bytes))
+    if (!cuda_check(&device.driver, device.driver.memory_alloc(&memory[*made], bytes ? bytes : 1), err, "no memory for %zu bytes",
+                    bytes))
       return false;
     CudaResult result = device.driver.copy_in(memory[*made], buffers[*made].data, bytes, NULL);
     if (!cuda_check(&device.driver, result, err, "cannot copy %zu bytes in", bytes)) return false;

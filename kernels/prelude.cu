@@ -11,7 +11,8 @@
  *   SHARED(type, name, count);                      an array of the block, aligned to 16; before all other statements
  *   SUM_SPACE_F32(threads); SUM_SPACE_F64(threads); where the kernel sums: what BLOCK_SUM_* need, likewise
  *   tiles are local arrays (float acc[8];), indexed by numbers that are constant once loops are unrolled
- *   UNROLL                                          before a `for` that is to be unrolled
+ *   UNROLL, LOOP                                    before a `for` that is to be unrolled, and before one that is not: a schedule
+ *                                                   decides that
  *
  * Threads
  *   THREAD, BLOCK                                   numbers of this thread in its block, and of the block
@@ -56,6 +57,7 @@ typedef unsigned char u8;
 #define BLOCK ((int)blockIdx.x)
 #define BARRIER() __syncthreads()
 #define UNROLL _Pragma("unroll")
+#define LOOP _Pragma("unroll 1")
 #define SHARED(type, name, count) __shared__ __align__(16) type name[count]
 
 #define LOAD(array, index) ((array)[index])

@@ -262,7 +262,7 @@ static void begin_loop(const CudaWriter *w, size_t at) {
   const LoopInstr *instr = &w->k->code.data[at];
   int32_t v = w->number[at];
   cuda_line(w);
-  text_printf(w->out, "%sfor (int v%d = ", instr->op == LOOP_UNROLL ? "UNROLL " : "", v);
+  text_printf(w->out, "%sfor (int v%d = ", instr->op == LOOP_UNROLL ? "UNROLL " : "LOOP ", v);
   cuda_value(w, instr->operand[0]);
   text_printf(w->out, "; v%d < ", v);
   cuda_value(w, instr->operand[1]);

@@ -62,6 +62,7 @@ double emulator_log(double x);
 #define ARG(number, type) (*(type *)parameters[number])
 
 #define UNROLL
+#define LOOP
 #define SHARED(type, name, count)                                                                                                \
   static _Alignas(16) type name[count];                                                                                          \
   emulator_shared(name, sizeof name, #name)

@@ -154,7 +154,7 @@ static const char *const line_of[LOOP_OP_COUNT] = {
     [LOOP_SET] = "    acc[v39] = v42;\n",
     [LOOP_LANE_SUM] = "  const float v36 = BLOCK_SUM_F32(v34, 64);\n  const double v37 = BLOCK_SUM_F64(v30, 64);\n",
     [LOOP_PREFETCH] = "  const float v38 = (float)v35;\n  { /* outer */\n", /* between these it stood */
-    [LOOP_FOR] = "  for (int v43 = 0; v43 < v1; v43 += 2) {\n    const int v44",
+    [LOOP_FOR] = "  LOOP for (int v43 = 0; v43 < v1; v43 += 2) {\n    const int v44",
     [LOOP_UNROLL] = "  UNROLL for (int v39 = 1; v39 < 4; v39 += 1) {\n    const int v40",
     [LOOP_IF] = "  if (v49) {\n    sum[0] = v48;\n  }\n",
     [LOOP_PHASE] = "  { /* outer */\n    { /* stage.one */\n      STORE(t, v0 + THREAD, v38);\n",

@@ -85,6 +85,7 @@ bool cuda_bit_known(const CudaWriter *w, LoopValue v, bool *bit) {
 
 /* Writes the form, in which $0, $1, $2 are the operands and $T is 32 or 64 by the result's type. */
 static void write_form(const CudaWriter *w, const LoopInstr *instr, const char *form) {
+  if (!form) return;
   for (; *form; form++) {
     if (*form != '$') {
       text_add_bytes(w->out, form, 1);

@@ -25,8 +25,8 @@ enum { GPU_BLOCK = 256 }; /* threads */
 static bool pipeline_target(Pipeline *p, const PipelineOptions *options, Err *err) {
   const char *device = options->device ? options->device : "cpu";
   bool gpu = strcmp(device, "cpu") != 0;
-  p->target =
-      gpu ? emit_target_cuda(strcmp(device, "cuda") ? device : options->arch, err) : emit_target_new(options->cpu, false, err);
+  p->target = gpu ? emit_target_cuda(strcmp(device, "cuda") != 0 ? device : options->arch, err)
+                  : emit_target_new(options->cpu, false, err);
   if (!p->target) return false;
   p->kernels.arena = p->arena;
   p->kernels.target = gpu ? (KernelTarget){true, GPU_BLOCK, options->precision}

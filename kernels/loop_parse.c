@@ -74,7 +74,7 @@ static bool take_fill(Parser *p, int32_t array, double *value) {
   Word word = words_take(&p->words);
   if (!copy_number(p, word, "a number", text)) return false;
   if (loop_element_type(p->k->arrays.data[array].element) == LOOP_INT) {
-    int64_t integer;
+    int64_t integer = 0;
     if (!integer_of(p, word, &integer)) return false;
     if (integer != (int32_t)integer) return words_fail(&p->words, "the fill %s is no i32", text);
     return *value = (double)integer, true;

@@ -84,7 +84,7 @@ static void print_word(const Printer *p, const LoopInstr *instr, const char *wor
   case 'R': text_printf(p->out, "%lld", (long long)instr->other_stride); break;
   case 'P': text_add(p->out, "write"); break;
   default:
-    if (*word >= '0' && *word <= '9')
+    if (*word >= '0' && *word < '0' + LOOP_MAX_OPERANDS)
       print_value(p, instr->operand[*word - '0']);
     else
       text_add_bytes(p->out, word, length);

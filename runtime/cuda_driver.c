@@ -42,6 +42,7 @@ static bool open_driver_library(CudaDriver *driver, const char *emulator, Err *e
 }
 
 static bool check_version(CudaDriver *driver, Err *err) {
+  if (!driver->version) die("the CUDA driver was not opened");
   if (!cuda_check(driver, driver->version(&driver->driver_version), err, "cannot ask the CUDA driver for its version"))
     return false;
   int version = driver->driver_version;

@@ -35,7 +35,9 @@ bool cuda_flush(CudaExecutor *executor, Err *err) {
 /* Keeps the bytes for the next run. A parameter that follows the one before but for the padding between them, which belongs to
  * nobody, joins it: all logits of a model are one copy. */
 static void keep_write(CudaExecutor *executor, CudaSlot *slot, int64_t to, const void *data, int64_t bytes) {
-  CudaWrite *last = executor->writes.count ? &executor->writes.data[executor->writes.count - 1] : NULL;
+  size_t count = executor->writes.count;
+  if (count && !executor->writes.data) die("%zu writes and no memory of them", count);
+  CudaWrite *last = count ? &executor->writes.data[count - 1] : NULL;
   int64_t gap = last ? to - (last->to + last->bytes) : -1;
   if (gap >= 0 && gap < ALIGNMENT) {
     memset(slot->writes + slot->writes_used, 0, (size_t)gap);

@@ -1,5 +1,5 @@
 /* adwp doctor: what this machine can do, what is missing, and what to do about it. A line a finding; nothing that is missing is
- * an error but a processor that no kernel runs on. */
+ * an error, unless there is no device at all that kernels run on. */
 #include "compiler/driver/driver.h"
 
 #include "runtime/cuda.h"
@@ -44,7 +44,7 @@ typedef struct Doctor {
   const DoctorOptions *options;
   Arena *arena;
   json_t *findings; /* null: printed as they come */
-  bool cpu_fails;
+  bool runs;        /* on some device */
 } Doctor;
 
 static void tell(Doctor *doctor, Verdict verdict, const char *area, const char *text) {
@@ -59,10 +59,10 @@ static void look_at_cpu(Doctor *doctor) {
   Err err = {{0}};
   EmitTarget *target = emit_target_new(NULL, false, &err);
   if (!target) {
-    doctor->cpu_fails = true;
     tell(doctor, VERDICT_MISSING, "cpu", err.text);
     return;
   }
+  doctor->runs = true;
   SharedOptions shared = {0};
   options_finish(&shared);
   double pages = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE);
@@ -90,6 +90,7 @@ static void look_at_cuda(Doctor *doctor) {
     tell(doctor, VERDICT_MISSING, "cuda run", err.text);
     return;
   }
+  doctor->runs = true;
   tell(doctor, VERDICT_GOOD, "cuda run",
        arena_printf(doctor->arena, "%s (%s), %d processors, %.1f of %.1f GiB free, driver for CUDA %s", device.name, device.arch,
                     device.processors, (double)device.free_bytes / 0x1p30, (double)device.memory_bytes / 0x1p30, device.driver));
@@ -134,13 +135,14 @@ static void look_at_data(Doctor *doctor) {
                       .train_fraction = 0.5};
   Err err = {{0}};
   Dataset *dataset = dataset_load(&data, doctor->options->data, &err);
-  if (dataset)
+  if (dataset) {
+    long long train = dataset->parts[DATASET_TRAIN].count, valid = dataset->parts[DATASET_VALID].count;
     tell(doctor, VERDICT_GOOD, "data",
-         arena_printf(doctor->arena, "%s: CIFAR-10, %lld training and %lld test images", doctor->options->data,
-                      (long long)(dataset->parts[DATASET_TRAIN].count + dataset->parts[DATASET_VALID].count),
+         arena_printf(doctor->arena, "%s: CIFAR-10, %lld training and %lld test images", doctor->options->data, train + valid,
                       (long long)dataset->parts[DATASET_TEST].count));
-  else
+  } else {
     tell(doctor, VERDICT_MISSING, "data", err.text);
+  }
   dataset_free(dataset);
 }
 
@@ -160,5 +162,5 @@ int command_doctor(int count, char **arguments, Err *err) {
     json_decref(doctor.findings);
   }
   arena_free(doctor.arena);
-  return doctor.cpu_fails ? STATUS_FAILED : STATUS_GOOD;
+  return doctor.runs ? STATUS_GOOD : STATUS_FAILED;
 }

@@ -42,7 +42,7 @@ static void check_usage(EmitOptions *options, const struct argp_state *state) {
   if (options->archs && !gpu) argp_error(state, "--arch is for --stage=cuda, ptx, cubin and resources");
   if (!strcmp(name, "cubin") && !options->output) argp_error(state, "cubins are files: -o DIR");
   bool cpu_only = !strcmp(name, "llvm") || !strcmp(name, "asm");
-  if (cpu_only && strcmp(options->shared.device, "cpu")) argp_error(state, "--stage=%s is of --device=cpu", name);
+  if (cpu_only && strcmp(options->shared.device, "cpu") != 0) argp_error(state, "--stage=%s is of --device=cpu", name);
 }
 
 static error_t parse(int key, char *argument, struct argp_state *state) {
@@ -129,8 +129,8 @@ static void print_resources(const Compiled *compiled, const char *arch, Text *te
 
 static bool emit_one(const Model *model, const EmitOptions *options, const char *arch, Sink *sink, Arena *arena, Err *err) {
   unsigned steps = options->step ? options_step(options->step) : STEP_TRAIN | STEP_SEARCH | STEP_CROSS | STEP_EVAL;
-  bool needs_nvrtc = is_gpu_stage(options->stage) && strcmp(stages[options->stage].name, "cuda");
-  bool gpu = strcmp(options->shared.device, "cpu");
+  bool needs_nvrtc = is_gpu_stage(options->stage) && strcmp(stages[options->stage].name, "cuda") != 0;
+  bool gpu = strcmp(options->shared.device, "cpu") != 0;
   PipelineOptions pipeline = {.steps = steps,
                               .device = !gpu          ? "cpu"
                                         : needs_nvrtc ? "cuda"

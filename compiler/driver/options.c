@@ -38,7 +38,7 @@ static error_t parse_machine(int key, char *argument, struct argp_state *state) 
   case ARGP_KEY_END:
     if (options->precision != PRODUCTS_FP32 && !strcmp(options->device, "cpu"))
       argp_error(state, "--precision is for --device=cuda; a CPU computes in fp32");
-    if (options->cpu && strcmp(options->device, "cpu")) argp_error(state, "--cpu is for --device=cpu");
+    if (options->cpu && strcmp(options->device, "cpu") != 0) argp_error(state, "--cpu is for --device=cpu");
     return 0;
   default: return ARGP_ERR_UNKNOWN;
   }

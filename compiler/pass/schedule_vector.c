@@ -44,7 +44,8 @@ int32_t schedule_chunk(const Scheduler *s, Family family, const VectorSpec *spec
   case FAMILY_LINEAR_GRAD_INPUT:
   case FAMILY_LINEAR_GRAD_WEIGHT:
   case FAMILY_OUTER_DESCEND: {
-    int32_t chunk = spec->rows < GPU_CHUNK_WEIGHTS ? GPU_CHUNK_WEIGHTS / spec->rows : 1;
+    int32_t rows = spec->rows < 1 ? 1 : spec->rows;
+    int32_t chunk = rows < GPU_CHUNK_WEIGHTS ? GPU_CHUNK_WEIGHTS / rows : 1;
     return chunk < spec->inner ? chunk : 0;
   }
   default: return 0;

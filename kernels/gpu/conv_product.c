@@ -43,7 +43,7 @@ static void divide_warps(GpuProduct *p, int32_t most_warps) {
   p->across = 1;
   while (p->down * p->across < WARPS && blocks % (2 * p->across) == 0) p->across *= 2;
   while (rows / p->down * (p->columns / 2 / p->across) > ENOUGH_SUMS && blocks % (2 * p->across) == 0) p->across *= 2;
-  while (p->down * p->across > most_warps)
+  while (p->down * p->across > most_warps && p->down * p->across > 1)
     if (p->across > 1)
       p->across /= 2;
     else

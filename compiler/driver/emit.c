@@ -63,7 +63,10 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
                  argument);
     options->step = argument;
     return 0;
-  case KEY_ARCH: options->archs = argument; return 0;
+  case KEY_ARCH:
+    if (!argument[strspn(argument, ",")]) argp_error(state, "--arch needs an architecture such as sm_90, and not `%s`", argument);
+    options->archs = argument;
+    return 0;
   case KEY_OUTPUT: options->output = argument; return 0;
   case ARGP_KEY_ARG:
     if (state->arg_num) argp_error(state, "one FILE, and not also `%s`", argument);
@@ -164,10 +167,10 @@ static bool emit_stage(const Model *model, const EmitOptions *options, Arena *ar
       sink.count = 0;
       done = emit_one(model, options, arch, &sink, arena, err);
     }
-  if (files)
+  if (done && files)
     fprintf(stderr, "%d files for each architecture in %s\n", sink.count, options->output);
-  else
-    done = done && driver_write(options->output, &sink.whole, err);
+  else if (done)
+    done = driver_write(options->output, &sink.whole, err);
   text_free(&sink.whole);
   return done;
 }

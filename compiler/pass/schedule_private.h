@@ -77,6 +77,9 @@ void schedule_copy_update(Scheduler *s, const Update *update);
 /* Channels of `from` copied to `to`. */
 int32_t schedule_copy(Scheduler *s, ValueId from, Place to);
 
+/* (rows,) as every image's row of `v` in `to`: what a layer's product is added to. Returns when it is ready. */
+int32_t schedule_spread(Scheduler *s, ValueId bias, ValueId v, Place to);
+
 /* schedule_window.c */
 void schedule_conv(Scheduler *s, ValueId v);
 void schedule_conv_grad_input(Scheduler *s, ValueId v, ValueId unshift); /* unshift: NO_VALUE or the one reader */
@@ -85,9 +88,6 @@ void schedule_pool(Scheduler *s, ValueId v);
 /* A shift that something else than a convolution reads, copied; or an unshift: of a convolution's gradient that nothing else
  * reads, written shifted straight away, of anything else a copy. */
 void schedule_shift(Scheduler *s, ValueId v);
-
-/* (rows,) as every image's row of `v` in `to`: what a layer's product is added to. Returns when it is ready. */
-int32_t schedule_spread(Scheduler *s, ValueId bias, ValueId v, Place to);
 
 /* schedule_product.c: layers y = x w that a GPU's library multiplies */
 typedef enum LayerPart { LAYER_OUTPUT, LAYER_INPUT_GRADIENT, LAYER_WEIGHT_GRADIENT } LayerPart;

@@ -25,6 +25,7 @@ refuses 2 'a CPU computes in fp32' adwp search short.adwp --precision=bf16 -o no
 refuses 2 '--cpu is for' adwp search short.adwp --device=cuda --cpu=x86-64-v3 -o none
 refuses 2 'cubins are files' adwp emit short.adwp --stage=cubin
 refuses 2 '--arch is for' adwp emit short.adwp --stage=loop --arch=sm_90
+refuses 2 'needs an architecture' adwp emit short.adwp --stage=cubin --arch= -o none
 
 adwp doctor >doctor.txt
 for area in cpu 'cuda compile' 'cuda run' cache data; do grep -q "^[a-z]* *$area" doctor.txt || fail "doctor says nothing of $area"; done

@@ -119,44 +119,32 @@ void window_relu(LoopKernel *k, int32_t tile) {
   loop_end(k);
 }
 
-void window_load(LoopKernel *k, const Window *w, const Plane *plane, int32_t buffer, LoopValue index, int32_t tile, int64_t at,
-                 LoopValue channel, LoopValue where) {
+/* Moves a thread's channels, in one piece or one by one, where there are such channels in the last block. */
+static void move_channels(LoopKernel *k, const Window *w, const Plane *plane, int32_t buffer, LoopValue index, int32_t tile,
+                          int64_t at, LoopValue channel, LoopValue where, bool store) {
   bool whole = w->total % w->channels == 0;
-  if (window_width(plane) >= WINDOW_CHANNELS) {
-    LoopValue inside = whole ? LOOP_NONE : gpu_below(k, channel, w->total);
-    LoopValue bit = gpu_both(k, where, inside);
-    if (bit == LOOP_NONE) bit = gpu_true(k);
-    gpu_read(k, tile, at, buffer, index, WINDOW_CHANNELS, bit);
-    return;
-  }
-  for (int64_t i = 0; i < WINDOW_CHANNELS; i++) {
+  int32_t width = window_width(plane) >= WINDOW_CHANNELS ? WINDOW_CHANNELS : 1;
+  for (int64_t i = 0; i < WINDOW_CHANNELS; i += width) {
     LoopValue c = AT(k, i, {channel, 1});
     LoopValue inside = whole ? LOOP_NONE : gpu_below(k, c, w->total);
     LoopValue bit = gpu_both(k, where, inside);
     if (bit == LOOP_NONE) bit = gpu_true(k);
-    LoopValue from = AT(k, i, {index, 1});
-    gpu_read(k, tile, at + i, buffer, from, 1, bit);
+    LoopValue element = AT(k, i, {index, 1});
+    if (store)
+      gpu_write(k, buffer, element, tile, at + i, width, bit);
+    else
+      gpu_read(k, tile, at + i, buffer, element, width, bit);
   }
+}
+
+void window_load(LoopKernel *k, const Window *w, const Plane *plane, int32_t buffer, LoopValue index, int32_t tile, int64_t at,
+                 LoopValue channel, LoopValue where) {
+  move_channels(k, w, plane, buffer, index, tile, at, channel, where, false);
 }
 
 void window_store(LoopKernel *k, const Window *w, const Plane *plane, int32_t buffer, LoopValue index, int32_t tile, int64_t at,
                   LoopValue channel, LoopValue where) {
-  bool whole = w->total % w->channels == 0;
-  if (window_width(plane) >= WINDOW_CHANNELS) {
-    LoopValue inside = whole ? LOOP_NONE : gpu_below(k, channel, w->total);
-    LoopValue bit = gpu_both(k, where, inside);
-    if (bit == LOOP_NONE) bit = gpu_true(k);
-    gpu_write(k, buffer, index, tile, at, WINDOW_CHANNELS, bit);
-    return;
-  }
-  for (int64_t i = 0; i < WINDOW_CHANNELS; i++) {
-    LoopValue c = AT(k, i, {channel, 1});
-    LoopValue inside = whole ? LOOP_NONE : gpu_below(k, c, w->total);
-    LoopValue bit = gpu_both(k, where, inside);
-    if (bit == LOOP_NONE) bit = gpu_true(k);
-    LoopValue to = AT(k, i, {index, 1});
-    gpu_write(k, buffer, to, tile, at + i, 1, bit);
-  }
+  move_channels(k, w, plane, buffer, index, tile, at, channel, where, true);
 }
 
 void window_results(LoopKernel *k, const Window *w, const WindowResults *r, const WindowTile *tile, const WindowItem *item,

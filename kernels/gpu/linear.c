@@ -1,7 +1,7 @@
 /* Linear layers on a GPU: the classifier (a batch, few rows) and the generators (one vector, up to tens of thousands of rows),
  * whose weights (in, out) are streamed once, in order. */
-#include "kernels/family_private.h"
 #include "kernels/gpu/threads.h"
+#include "kernels/vector_words.h"
 
 enum {
   LINEAR_THREADS = 256,
@@ -13,13 +13,6 @@ enum {
   LINEAR_ROWS_BY_BLOCK = 64, /* from here on all threads add up one input's gradient */
   DESCEND_THREADS = 512,
 };
-
-static int32_t in(LoopKernel *k, const char *name) {
-  return loop_buffer(k, name, LOOP_IN, LOOP_ELEMENT_F32);
-}
-static int32_t out(LoopKernel *k, const char *name) {
-  return loop_buffer(k, name, LOOP_OUT, LOOP_ELEMENT_F32);
-}
 
 static int64_t chunk_of(const VectorSpec *s, int64_t side) {
   return s->chunk > 0 && s->chunk < side ? s->chunk : side;
@@ -138,7 +131,7 @@ LoopKernel *gpu_linear(const VectorSpec *s, Arena *arena) {
   GpuSpread spread = gpu_spread(&s->target, chunk, l.width, shared_by, VECTOR_THREADS);
   int32_t lanes = s->batched ? gpu_lanes(&s->target, chunk / l.width * LINEAR_BATCH, LINEAR_THREADS) : spread.lanes;
   LoopKernel *k = loop_new(arena, "linear", lanes);
-  l.x = in(k, "x"), l.w = in(k, "w"), l.b = in(k, "b"), l.y = out(k, "y");
+  l.x = vector_in(k, "x"), l.w = vector_in(k, "w"), l.b = vector_in(k, "b"), l.y = vector_out(k, "y");
   l.acc = loop_tile(k, s->batched ? "acc" : "results", LOOP_F32, true, l.width);
   l.inputs = loop_tile(k, "inputs", LOOP_F32, true, l.step);
   l.weights = loop_tile(k, "weights", LOOP_F32, true, l.step * l.width);
@@ -231,7 +224,7 @@ LoopKernel *gpu_linear_grad_input(const VectorSpec *s, Arena *arena) {
   bool by_block = s->rows >= LINEAR_ROWS_BY_BLOCK && !s->batched;
   int64_t items = by_block ? s->rows / g.width : chunk * (s->batched ? LINEAR_BATCH : 1);
   LoopKernel *k = loop_new(arena, "linear_grad_input", gpu_lanes(&s->target, items, by_block ? BLOCK_THREADS : LINEAR_THREADS));
-  g.dy = in(k, "dy"), g.w = in(k, "w"), g.dx = out(k, "dx");
+  g.dy = vector_in(k, "dy"), g.w = vector_in(k, "w"), g.dx = vector_out(k, "dx");
   g.acc = loop_tile(k, "acc", LOOP_F32, true, g.width);
   g.gradients = loop_tile(k, "gradients", LOOP_F32, true, g.width);
   g.weights = loop_tile(k, "weights", LOOP_F32, true, g.width);
@@ -250,7 +243,7 @@ LoopKernel *gpu_linear_grad_weight(const VectorSpec *s, Arena *arena) {
   int32_t width = gpu_width_f32(s->rows);
   GpuSpread spread = gpu_spread(&s->target, chunk * s->rows, width, s->batched ? LINEAR_BATCH : 1, LINEAR_THREADS);
   LoopKernel *k = loop_new(arena, "linear_grad_weight", spread.lanes);
-  int32_t dy = in(k, "dy"), x = in(k, "x"), dw = out(k, "dw");
+  int32_t dy = vector_in(k, "dy"), x = vector_in(k, "x"), dw = vector_out(k, "dw");
   GpuSums sums = gpu_sums(k, &spread, 1);
   int32_t value = loop_tile(k, "value", LOOP_F32, true, width);
   LoopValue all = gpu_true(k), one = loop_int(k, 1);
@@ -329,7 +322,7 @@ LoopKernel *gpu_outer_descend(const VectorSpec *s, Arena *arena) {
   LoopKernel *k = loop_new(arena, "outer_descend", gpu_lanes(&s->target, chunk * s->rows / d.width, DESCEND_THREADS));
   d.w = loop_buffer(k, "w", LOOP_INOUT, LOOP_ELEMENT_F32);
   d.buffer = loop_buffer(k, "buffer", LOOP_INOUT, LOOP_ELEMENT_F32);
-  d.dy = in(k, "dy"), d.x = in(k, "x"), d.clip = in(k, "clip"), d.rate = in(k, "rate");
+  d.dy = vector_in(k, "dy"), d.x = vector_in(k, "x"), d.clip = vector_in(k, "clip"), d.rate = vector_in(k, "rate");
   d.weights = loop_tile(k, "weights", LOOP_F32, true, d.width);
   d.momenta = loop_tile(k, "momenta", LOOP_F32, true, d.width);
   d.gradients = loop_tile(k, "gradients", LOOP_F32, true, d.width);

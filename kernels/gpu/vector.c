@@ -1,16 +1,9 @@
 /* Vectors over the batch or over many elements on a GPU: a lane an image or an element, one task. What is a handful of numbers
  * alone is in kernels/vector.c, for both targets. */
-#include "kernels/family_private.h"
 #include "kernels/gpu/threads.h"
+#include "kernels/vector_words.h"
 
 enum { IMAGES_A_TASK = 256, VECTOR_THREADS = 256, PRODUCT_THREADS = 1024, PRODUCT_RUN = 8 /* vectors added in f32 */ };
-
-static int32_t in(LoopKernel *k, const char *name) {
-  return loop_buffer(k, name, LOOP_IN, LOOP_ELEMENT_F32);
-}
-static int32_t out(LoopKernel *k, const char *name) {
-  return loop_buffer(k, name, LOOP_OUT, LOOP_ELEMENT_F32);
-}
 
 static LoopValue gather_f64(LoopKernel *k, int32_t array, LoopValue at) {
   LoopValue all = gpu_true(k);
@@ -22,24 +15,6 @@ static void scatter_f32(LoopKernel *k, int32_t array, LoopValue at, LoopValue wi
   LoopValue all = gpu_true(k);
   LoopValue narrow = loop_op1(k, LOOP_TO_F32, wide);
   loop_scatter(k, array, at, narrow, all);
-}
-
-static void start(LoopKernel *k, int32_t tile, double value) {
-  LoopValue first = loop_int(k, 0);
-  LoopValue number = loop_f64(k, value);
-  loop_set(k, tile, first, number);
-}
-
-static void accumulate(LoopKernel *k, int32_t tile, LoopOp op, LoopValue value) {
-  LoopValue first = loop_int(k, 0);
-  LoopValue old = loop_get(k, tile, first);
-  LoopValue joined = loop_op2(k, op, old, value);
-  loop_set(k, tile, first, joined);
-}
-
-static LoopValue result(LoopKernel *k, int32_t tile) {
-  LoopValue first = loop_int(k, 0);
-  return loop_get(k, tile, first);
 }
 
 /* Begins the loop over the batch, an image a lane; end it with gpu_each_end. */
@@ -70,37 +45,37 @@ static void loss_image(LoopKernel *k, Loss *loss, int32_t labels) {
 /* logit - largest */
 static LoopValue loss_difference(LoopKernel *k, const Loss *loss, LoopValue at) {
   LoopValue logit = gather_f64(k, loss->logits, at);
-  LoopValue top = result(k, loss->largest);
+  LoopValue top = vector_result(k, loss->largest);
   return loop_op2(k, LOOP_SUB, logit, top);
 }
 
 /* The image's largest logit, and the sum of exp(logit - largest). */
 static void loss_sums(LoopKernel *k, const Loss *loss) {
-  start(k, loss->largest, -1e300);
-  start(k, loss->total, 0);
+  vector_start(k, loss->largest, -1e300);
+  vector_start(k, loss->total, 0);
   LoopValue i = build_for(k, 0, loss->rows, 1);
   LoopValue at = AT(k, 0, {loss->base, 1}, {i, 1});
   LoopValue logit = gather_f64(k, loss->logits, at);
-  accumulate(k, loss->largest, LOOP_MAX, logit);
+  vector_accumulate(k, loss->largest, LOOP_MAX, logit);
   loop_end(k);
   LoopValue j = build_for(k, 0, loss->rows, 1);
   LoopValue from = AT(k, 0, {loss->base, 1}, {j, 1});
   LoopValue difference = loss_difference(k, loss, from);
   LoopValue power = loop_op1(k, LOOP_EXP, difference);
-  accumulate(k, loss->total, LOOP_ADD, power);
+  vector_accumulate(k, loss->total, LOOP_ADD, power);
   loop_end(k);
 }
 
 LoopKernel *gpu_cross_entropy(const VectorSpec *s, Arena *arena) {
   LoopKernel *k = loop_new(arena, "cross_entropy", gpu_lanes(&s->target, IMAGES_A_TASK, IMAGES_A_TASK));
-  Loss loss = {.logits = in(k, "logits"), .rows = s->rows};
-  int32_t labels = loop_buffer(k, "labels", LOOP_IN, LOOP_ELEMENT_I32), y = out(k, "y");
+  Loss loss = {.logits = vector_in(k, "logits"), .rows = s->rows};
+  int32_t labels = loop_buffer(k, "labels", LOOP_IN, LOOP_ELEMENT_I32), y = vector_out(k, "y");
   loss_tiles(k, &loss);
   loss_image(k, &loss, labels);
   loss_sums(k, &loss);
   LoopValue at = AT(k, 0, {loss.base, 1}, {loss.label, 1});
   LoopValue own = loss_difference(k, &loss, at);
-  LoopValue sum = result(k, loss.total);
+  LoopValue sum = vector_result(k, loss.total);
   LoopValue logarithm = loop_op1(k, LOOP_LOG, sum);
   LoopValue value = loop_op2(k, LOOP_SUB, logarithm, own);
   scatter_f32(k, y, loss.image, value);
@@ -110,9 +85,9 @@ LoopKernel *gpu_cross_entropy(const VectorSpec *s, Arena *arena) {
 
 LoopKernel *gpu_cross_entropy_grad(const VectorSpec *s, Arena *arena) {
   LoopKernel *k = loop_new(arena, "cross_entropy_grad", gpu_lanes(&s->target, IMAGES_A_TASK, IMAGES_A_TASK));
-  int32_t dl = in(k, "dl");
-  Loss loss = {.logits = in(k, "logits"), .rows = s->rows};
-  int32_t labels = loop_buffer(k, "labels", LOOP_IN, LOOP_ELEMENT_I32), y = out(k, "y");
+  int32_t dl = vector_in(k, "dl");
+  Loss loss = {.logits = vector_in(k, "logits"), .rows = s->rows};
+  int32_t labels = loop_buffer(k, "labels", LOOP_IN, LOOP_ELEMENT_I32), y = vector_out(k, "y");
   loss_tiles(k, &loss);
   loss_image(k, &loss, labels);
   loss_sums(k, &loss);
@@ -122,7 +97,7 @@ LoopKernel *gpu_cross_entropy_grad(const VectorSpec *s, Arena *arena) {
   LoopValue at = AT(k, 0, {loss.base, 1}, {i, 1});
   LoopValue difference = loss_difference(k, &loss, at);
   LoopValue power = loop_op1(k, LOOP_EXP, difference);
-  LoopValue sum = result(k, loss.total);
+  LoopValue sum = vector_result(k, loss.total);
   LoopValue p = loop_op2(k, LOOP_DIV, power, sum);
   LoopValue is_label = loop_op2(k, LOOP_IEQ, i, loss.label);
   LoopValue target = loop_op3(k, LOOP_SELECT, is_label, one, zero);
@@ -136,14 +111,14 @@ LoopKernel *gpu_cross_entropy_grad(const VectorSpec *s, Arena *arena) {
 
 LoopKernel *gpu_correct(const VectorSpec *s, Arena *arena) {
   LoopKernel *k = loop_new(arena, "correct", gpu_lanes(&s->target, IMAGES_A_TASK, IMAGES_A_TASK));
-  Loss loss = {.logits = in(k, "logits"), .rows = s->rows};
-  int32_t labels = loop_buffer(k, "labels", LOOP_IN, LOOP_ELEMENT_I32), y = out(k, "y");
+  Loss loss = {.logits = vector_in(k, "logits"), .rows = s->rows};
+  int32_t labels = loop_buffer(k, "labels", LOOP_IN, LOOP_ELEMENT_I32), y = vector_out(k, "y");
   int32_t good = loop_tile(k, "good", LOOP_F64, true, 1);
   loss_image(k, &loss, labels);
   LoopValue own_at = AT(k, 0, {loss.base, 1}, {loss.label, 1});
   LoopValue own = gather_f64(k, loss.logits, own_at);
   LoopValue zero = loop_f64(k, 0), one = loop_f64(k, 1);
-  start(k, good, 1);
+  vector_start(k, good, 1);
   LoopValue i = build_for(k, 0, s->rows, 1);
   LoopValue at = AT(k, 0, {loss.base, 1}, {i, 1});
   LoopValue other = gather_f64(k, loss.logits, at);
@@ -153,9 +128,9 @@ LoopKernel *gpu_correct(const VectorSpec *s, Arena *arena) {
   LoopValue tie = loop_op2(k, LOOP_AND, equal, before);
   LoopValue beaten = loop_op2(k, LOOP_OR, larger, tie);
   LoopValue factor = loop_op3(k, LOOP_SELECT, beaten, zero, one);
-  accumulate(k, good, LOOP_MUL, factor);
+  vector_accumulate(k, good, LOOP_MUL, factor);
   loop_end(k);
-  LoopValue outcome = result(k, good);
+  LoopValue outcome = vector_result(k, good);
   scatter_f32(k, y, loss.image, outcome);
   gpu_each_end(k);
   return k;
@@ -167,7 +142,7 @@ LoopKernel *gpu_batch_sum(const VectorSpec *s, Arena *arena) {
   int32_t width = gpu_width_f32(s->rows);
   GpuSpread spread = gpu_spread(&s->target, s->rows, width, IMAGES_A_TASK, VECTOR_THREADS);
   LoopKernel *k = loop_new(arena, "batch_sum", spread.lanes);
-  int32_t x = in(k, "x"), y = out(k, "y");
+  int32_t x = vector_in(k, "x"), y = vector_out(k, "y");
   GpuSums sums = gpu_sums(k, &spread, 1);
   int32_t value = loop_tile(k, "value", LOOP_F32, true, width);
   LoopValue all = gpu_true(k);
@@ -192,26 +167,26 @@ LoopKernel *gpu_batch_sum(const VectorSpec *s, Arena *arena) {
 
 LoopKernel *gpu_batch_mean(const VectorSpec *s, Arena *arena) {
   LoopKernel *k = loop_new(arena, "batch_mean", gpu_lanes(&s->target, IMAGES_A_TASK, IMAGES_A_TASK));
-  int32_t x = in(k, "x"), y = out(k, "y");
+  int32_t x = vector_in(k, "x"), y = vector_out(k, "y");
   int32_t total = loop_tile(k, "total", LOOP_F64, true, 1);
-  start(k, total, 0);
+  vector_start(k, total, 0);
   LoopValue image = each_image(k);
   LoopValue value = gather_f64(k, x, image);
-  accumulate(k, total, LOOP_ADD, value);
+  vector_accumulate(k, total, LOOP_ADD, value);
   gpu_each_end(k);
-  LoopValue own = result(k, total);
+  LoopValue own = vector_result(k, total);
   LoopValue sum = loop_op1(k, LOOP_LANE_SUM, own);
   LoopValue batch = loop_batch(k);
   LoopValue number = loop_op1(k, LOOP_TO_F64, batch);
   LoopValue mean = loop_op2(k, LOOP_DIV, sum, number);
-  LoopValue narrow = loop_op1(k, LOOP_TO_F32, mean), first = loop_int(k, 0);
-  loop_store(k, y, first, narrow);
+  LoopValue first = loop_int(k, 0);
+  vector_store(k, y, first, mean);
   return k;
 }
 
 LoopKernel *gpu_batch_mean_grad(const VectorSpec *s, Arena *arena) {
   LoopKernel *k = loop_new(arena, "batch_mean_grad", gpu_lanes(&s->target, IMAGES_A_TASK, IMAGES_A_TASK));
-  int32_t d = in(k, "d"), y = out(k, "y");
+  int32_t d = vector_in(k, "d"), y = vector_out(k, "y");
   LoopValue first = loop_int(k, 0);
   LoopValue loaded = loop_load(k, d, first);
   LoopValue whole = loop_op1(k, LOOP_TO_F64, loaded);
@@ -254,14 +229,14 @@ static void products_run(LoopKernel *k, const ProductSums *p, LoopValue base) {
 static LoopKernel *sum_products(const VectorSpec *s, const char *name, bool two, Arena *arena) {
   int32_t width = gpu_width_f32(s->rows);
   LoopKernel *k = loop_new(arena, name, gpu_lanes(&s->target, s->rows / width, PRODUCT_THREADS));
-  ProductSums p = {.a = in(k, two ? "a" : "x"), .b = -1, .width = width, .rows = s->rows};
-  if (two) p.b = in(k, "b");
-  int32_t y = out(k, "y");
+  ProductSums p = {.a = vector_in(k, two ? "a" : "x"), .b = -1, .width = width, .rows = s->rows};
+  if (two) p.b = vector_in(k, "b");
+  int32_t y = vector_out(k, "y");
   p.left = loop_tile(k, "left", LOOP_F32, true, PRODUCT_RUN * width);
   p.right = two ? loop_tile(k, "right", LOOP_F32, true, PRODUCT_RUN * width) : -1;
   p.acc = loop_tile(k, "acc", LOOP_F32, true, width);
   p.total = loop_tile(k, "total", LOOP_F64, true, 1);
-  start(k, p.total, 0);
+  vector_start(k, p.total, 0);
   LoopValue base = build_for(k, 0, s->rows, (int64_t)k->lanes * width * PRODUCT_RUN);
   gpu_fill(k, p.acc, 0, width, 0);
   products_run(k, &p, base);
@@ -269,13 +244,13 @@ static LoopKernel *sum_products(const VectorSpec *s, const char *name, bool two,
     LoopValue at = loop_int(k, e);
     LoopValue few = loop_get(k, p.acc, at);
     LoopValue wide = loop_op1(k, LOOP_TO_F64, few);
-    accumulate(k, p.total, LOOP_ADD, wide);
+    vector_accumulate(k, p.total, LOOP_ADD, wide);
   }
   loop_end(k);
-  LoopValue own = result(k, p.total);
+  LoopValue own = vector_result(k, p.total);
   LoopValue sum = loop_op1(k, LOOP_LANE_SUM, own);
-  LoopValue narrow = loop_op1(k, LOOP_TO_F32, sum), first = loop_int(k, 0);
-  loop_store(k, y, first, narrow);
+  LoopValue first = loop_int(k, 0);
+  vector_store(k, y, first, sum);
   return k;
 }
 
@@ -293,7 +268,7 @@ LoopKernel *gpu_constant(const VectorSpec *s, Arena *arena) {
   int32_t width = gpu_width_f32(s->rows);
   LoopKernel *k =
       loop_new(arena, "fill", gpu_lanes(&s->target, s->rows / width * (s->batched ? IMAGES_A_TASK : 1), VECTOR_THREADS));
-  int32_t y = out(k, "y"), value = loop_tile(k, "value", LOOP_F32, true, width);
+  int32_t y = vector_out(k, "y"), value = loop_tile(k, "value", LOOP_F32, true, width);
   gpu_fill(k, value, 0, width, s->value);
   LoopValue batch = s->batched ? loop_batch(k) : loop_int(k, 1);
   LoopValue count = AT(k, 0, {batch, s->rows});
@@ -306,7 +281,7 @@ LoopKernel *gpu_constant(const VectorSpec *s, Arena *arena) {
 
 LoopKernel *gpu_adam_step(const VectorSpec *s, Arena *arena) {
   LoopKernel *k = loop_new(arena, "adam_step", gpu_lanes(&s->target, s->rows, VECTOR_THREADS));
-  int32_t m = in(k, "m"), v = in(k, "v"), corrections = in(k, "corrections"), y = out(k, "y");
+  int32_t m = vector_in(k, "m"), v = vector_in(k, "v"), corrections = vector_in(k, "corrections"), y = vector_out(k, "y");
   LoopValue number[3];
   for (int i = 0; i < 3; i++) {
     LoopValue at = loop_int(k, i);

@@ -1,77 +1,10 @@
 /* The way of a kernel to a GPU, without a GPU: each operation of the table has its exact line of CUDA C; the text is made of the
- * words of kernels/prelude.cu and nothing else; NVRTC takes it for two architectures and as PTX; what ptxas says of a kernel is
- * read; and what cannot be done is refused with a message. What the text computes is tested on the emulator (tests/numeric).
- *
- * Where NVRTC is missing, the tests that need it are skipped with its message. One process opens NVRTC once, so this program runs
- * itself, as `emit_cuda_test without-nvrtc FILE`, where it must not be found. */
-#include "compiler/emit/emit.h"
-#include "kernels/loop.h"
+ * words of kernels/prelude.cu and nothing else; and what fits no GPU is refused with a message. What the text computes is tested
+ * on the emulator (tests/numeric), what NVRTC makes of it in emit_nvrtc_test.c. */
+#include "tests/unit/emit_gpu_kernels.h"
 
 #include <ctype.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-/* ---- the kernels ---- */
-
-enum { KERNELS = 3 };
-static const char *const texts[KERNELS] = {
-    "kernel values lanes 64 {\n"
-    "  buffer x f32 in  buffer d f64 inout  buffer n i32 in  buffer p u8 in  buffer h bf16 inout  buffer y f32 out\n"
-    "  shared t f32[100]  shared w f64[64]  tile acc f32[4] lanes  tile sum f64[1]\n"
-    "  %0 = task  %1 = batch  %2 = lane  %3 = iadd %0, 3  %4 = isub %1, %3  %5 = imul %4, %2  %6 = idiv %2, 4\n"
-    "  %7 = imod %2, 5  %8 = imin %6, %7  %9 = imax %5, -7  %10 = ilt %8, %9  %11 = ieq %8, %7  %12 = and %10, %11\n"
-    "  %13 = or %12, %10  %14 = not %13  %15 = select %14, %6, %7  %16 = to_f32 %15  %17 = to_f64 %16\n"
-    "  %18 = load x[%0]  %19 = load_int n[%3]  %20 = load_lanes x[%3] count %19 else -0.5f  %21 = add %20, %18\n"
-    "  %22 = sub %21, %16  %23 = mul %22, %20  %24 = div %23, %18  %25 = fma %24, %20, 0.1f  %26 = max %25, -inff\n"
-    "  %27 = min %26, 6.0f  %28 = sqrt %27  %29 = exp %17  %30 = log %29  %31 = gt %28, %18  %32 = eq %30, 2.5\n"
-    "  %33 = and %31, %32  %34 = gather h[%9] where %33 else 7.0f  %35 = gather p[%9] where %31 else 255\n"
-    "  %36 = lane_sum %34  %37 = lane_sum %30  %38 = to_f32 %35  prefetch x[%19]  prefetch y[%0] write\n"
-    "  phase outer { phase stage.one { store_lanes t[%0] = %38 count 64 scatter w[%2] = %30 where %31 } }\n"
-    "  set acc[0] = %28  unroll %39 = 1 to 4 step 1 { %40 = iadd %39, -1  %41 = get acc[%40]  %42 = mul %41, 3.0f\n"
-    "    set acc[%39] = %42 }\n"
-    "  for %43 = 0 to %1 step 2 { %44 = iadd %43, %2  %45 = ilt %44, 100  %46 = gather t[%44] where %45 else nanf\n"
-    "    %47 = iadd %44, %0  scatter h[%47] = %46 where %45 }\n"
-    "  %48 = load w[%0]  %49 = ieq %1, 9  set sum[0] = 0.0  if %49 { set sum[0] = %48 }\n"
-    "  if %31 { %50 = to_f64 %36  %51 = fma %50, %37, 0x1.921fb54442d18p+1  %52 = sqrt %51  scatter d[%2] = %52 where %33 }\n"
-    "  %53 = get acc[3]  %54 = get sum[0]  store d[%1] = %54\n"
-    "  phase last { store_lanes y[%3] = %53 count %19  store y[%0] = %36 }\n"
-    "}\n",
-
-    "kernel wide lanes 32 {\n"
-    "  buffer x f32 in  buffer d f64 in  buffer h bf16 in  buffer y f32 out  buffer e f64 out  buffer g bf16 out\n"
-    "  shared t f32[260]  shared k bf16[256]  tile acc f32[8] lanes  tile two f64[2] lanes\n"
-    "  %0 = lane  %1 = imul %0, 8  %2 = imod %0, 3  %3 = ilt %2, 2\n"
-    "  phase stage { async_copy t[%1] = x[%1] where %3  async_copy k[%1] = h[%1] where %3  wait }\n"
-    "  gather_tile acc[0] = x[%1] width 4 where %3 else 0.0f  gather_tile acc[4] = x[%1] width 2 where %3 else 1.0f\n"
-    "  gather_tile acc[6] = t[%1] width 2 where %3 else 1.0f  mma acc[4] += t[0] stride 12 * t[8] stride 8\n"
-    "  scatter_tile y[%1] width 4 = acc[4] where %3  gather_tile acc[0] = h[%1] width 8 where %3 else 0.0f\n"
-    "  mma acc[0] += k[0] stride 16 * k[128] stride 16  scatter_tile g[%1] width 8 = acc[0] where %3\n"
-    "  gather_tile acc[0] = h[%1] width 4 where %3 else 0.0f  gather_tile acc[4] = h[%1] width 2 where %3 else 0.0f\n"
-    "  %4 = iadd %1, 256  scatter_tile g[%4] width 4 = acc[0] where %3  %5 = iadd %1, 260\n"
-    "  scatter_tile g[%5] width 2 = acc[4] where %3  scatter_tile y[%5] width 2 = acc[2] where %3\n"
-    "  gather_tile two[0] = d[%1] width 2 where %3 else 0.25  scatter_tile e[%1] width 2 = two[0] where %3\n"
-    "}\n",
-
-    /* Names that C or the prelude has, masks that hold always or never, numbers that C writes in another way. */
-    "kernel plain lanes 32 {\n"
-    "  buffer float f32 in  buffer LOAD f32 inout  buffer v1 f32 inout  buffer a.b f32 inout  buffer a_b f32 inout\n"
-    "  buffer batch f32 inout  shared load_x f32[1]\n"
-    "  %0 = task  %1 = load_lanes float[0] count 32 else 1.0f  %2 = load_lanes float[%0] count 0 else 1e30f  %3 = ilt 1, 2\n"
-    "  %4 = ieq 1, 2  %5 = gather LOAD[%0] where %3 else 1.0f  %6 = gather LOAD[%0] where %4 else inff\n"
-    "  %7 = add %1, %2  %8 = add %5, %6  %9 = add %7, %8  store_lanes v1[0] = %9 count 7  store_lanes v1[%0] = %9 count 0\n"
-    "  %10 = iadd %0, -2147483648  %11 = to_f32 %10  %12 = add %11, 16777217.0f  scatter a.b[%0] = %12 where %3\n"
-    "  scatter a.b[%0] = %12 where %4  store a_b[%0] = 0.3333333f  store batch[%0] = -0.0f\n"
-    "  phase a { store load_x[0] = nanf }  %13 = load load_x[0]  store a_b[%10] = %13\n"
-    "}\n",
-};
 
 /* The whole of the third one's. Its phase ends with a barrier, since the kernel goes on. */
 static const char plain_text[] = "KERNEL(SYMBOL, 32, IN(float, array2_float), OUT(float, array2_LOAD), OUT(float, array2_v1), "
@@ -180,46 +113,6 @@ static const char *const more_lines[] = {
     "  if (v3) STORE_BF16X4(g, v4, acc, 0);\n",
     "  if (v3) STORE_BF16X2(g, v5, acc, 4);\n",
 };
-
-typedef struct Fixture {
-  Arena *arena;
-  EmitTarget *emulator; /* gives the text itself */
-  LoopKernel *kernels[KERNELS];
-} Fixture;
-
-static LoopKernel *parse(Arena *arena, const char *text) {
-  Err err;
-  LoopKernel *k = loop_parse(text, strlen(text), arena, &err);
-  if (!k) fail_msg("%s", err.text);
-  return k;
-}
-
-static int set_up(void **state) {
-  Fixture *f = calloc(1, sizeof *f);
-  Err err;
-  f->arena = arena_new();
-  f->emulator = emit_target_cuda("cuda-emulator", &err);
-  if (!f->emulator) fail_msg("%s", err.text);
-  for (int i = 0; i < KERNELS; i++) f->kernels[i] = parse(f->arena, texts[i]);
-  *state = f;
-  return 0;
-}
-
-static int tear_down(void **state) {
-  Fixture *f = *state;
-  for (int i = 0; i < KERNELS; i++) loop_free_tables(f->kernels[i]);
-  emit_target_free(f->emulator);
-  arena_free(f->arena);
-  free(f);
-  return 0;
-}
-
-static EmitCode *compile(EmitTarget *target, LoopKernel *const *kernels, size_t count) {
-  Err err;
-  EmitCode *code = emit_compile(target, (const LoopKernel *const *)kernels, count, 2, NULL, NULL, &err);
-  if (!code) fail_msg("%s", err.text);
-  return code;
-}
 
 /* ---- the text ---- */
 
@@ -372,169 +265,6 @@ static void test_text_is_plain(void **state) {
 
 /* ---- NVRTC ---- */
 
-/* Skips the test, with a notice, where there is no NVRTC. */
-static EmitTarget *target_of(const char *arch) {
-  Err err;
-  Text version = {0}, archs = {0};
-  if (!emit_find_nvrtc(&version, &archs, &err)) {
-    print_message("not run: %s\n", err.text);
-    skip();
-  }
-  text_free(&version);
-  text_free(&archs);
-  EmitTarget *target = emit_target_cuda(arch, &err);
-  if (!target) fail_msg("%s", err.text);
-  assert_string_equal(emit_target_name(target), arch);
-  return target;
-}
-
-static bool contains(const EmitImage *image, const char *what) {
-  return memmem(image->data, image->size, what, strlen(what)) != NULL;
-}
-
-/* Bytes of shared memory that the kernel asks for: its arrays, and what its sums need. */
-static int64_t shared_of(const LoopKernel *k) {
-  int64_t bytes = 0;
-  bool sums[2] = {0};
-  for (size_t i = 0; i < k->arrays.count; i++) {
-    const LoopArray *array = &k->arrays.data[i];
-    if (array->space == LOOP_SHARED) bytes += array->count * loop_element_bytes(array->element);
-  }
-  for (size_t i = 0; i < k->code.count; i++)
-    if (k->code.data[i].op == LOOP_LANE_SUM) sums[k->code.data[i].type == LOOP_F64] = true;
-  return bytes + (k->lanes + 1) * (4 * sums[0] + 8 * sums[1]);
-}
-
-static void check_cubins(void **state, const char *arch) {
-  Fixture *f = *state;
-  EmitTarget *target = target_of(arch);
-  EmitCode *code = compile(target, f->kernels, KERNELS);
-  for (size_t i = 0; i < KERNELS; i++) {
-    const EmitImage *image = emit_code_image(code, i);
-    char section[80];
-    snprintf(section, sizeof section, ".text.%s", image->symbol);
-    assert_true(image->size > 64);
-    assert_memory_equal(image->data, "\177ELF", 4);
-    assert_true(contains(image, section));
-    assert_in_range(image->resources.registers, 1, 255);
-    assert_int_equal(image->resources.spill_stores, 0);
-    assert_int_equal(image->resources.spill_loads, 0);
-    int64_t shared = shared_of(f->kernels[i]); /* and what aligns them */
-    assert_in_range(image->resources.shared_bytes, shared, shared + 15);
-  }
-  emit_code_free(code);
-  emit_target_free(target);
-}
-
-static void test_cubins_of_sm_80(void **state) {
-  check_cubins(state, "sm_80");
-}
-
-static void test_cubins_of_sm_90(void **state) {
-  check_cubins(state, "sm_90");
-}
-
-static void test_ptx(void **state) {
-  Fixture *f = *state;
-  EmitTarget *target = target_of("compute_90");
-  EmitCode *code = compile(target, f->kernels, KERNELS);
-  static const char *const instructions[2] = {"cvt.rn.bf16.f32", "mma.sync.aligned.m16n8k8"};
-  for (size_t i = 0; i < KERNELS; i++) {
-    const EmitImage *image = emit_code_image(code, i);
-    char entry[80];
-    snprintf(entry, sizeof entry, ".visible .entry %s(", image->symbol);
-    assert_true(contains(image, ".target sm_90") && contains(image, entry));
-    assert_int_equal(strlen(image->data), image->size);
-    if (i < 2) assert_true(contains(image, instructions[i]));
-    assert_int_equal(image->resources.registers, 0);
-  }
-  emit_code_free(code);
-  emit_target_free(target);
-}
-
-/* What is asked for is what the arithmetic of the interpreter needs: no product joined with a sum, and a division and a square
- * root rounded to nearest. */
-static void test_arithmetic_is_as_written(void **state) {
-  Fixture *f = *state;
-  EmitTarget *target = target_of("compute_80");
-  LoopKernel *k = parse(f->arena, "kernel k lanes 32 { buffer x f32 in buffer y f32 out %0 = load_lanes x[0] count 32 else 0.0f\n"
-                                  "%1 = mul %0, 3.0f %2 = add %1, %0 %3 = div %2, %0 %4 = sqrt %3\n"
-                                  "store_lanes y[0] = %4 count 32 }");
-  EmitCode *code = compile(target, &k, 1);
-  const EmitImage *image = emit_code_image(code, 0);
-  assert_true(contains(image, "mul.rn.f32") && contains(image, "add.rn.f32"));
-  assert_true(contains(image, "div.rn.f32") && contains(image, "sqrt.rn.f32"));
-  assert_false(contains(image, "fma.rn") || contains(image, ".ftz"));
-  emit_code_free(code);
-  emit_target_free(target);
-  loop_free_tables(k);
-}
-
-/* 96 numbers that live together where a thread of 1024 may have 64 registers; and where one of 32 may have 255. */
-static LoopKernel *crowded(Arena *arena, int lanes) {
-  char text[1000];
-  snprintf(text, sizeof text,
-           "kernel crowded lanes %d { buffer x f32 in buffer y f32 out tile a f32[96] lanes %%0 = batch\n"
-           "unroll %%1 = 0 to 96 step 1 { %%2 = imul %%1, %d %%3 = load_lanes x[%%2] count %d else 0.0f set a[%%1] = %%3 }\n"
-           "for %%4 = 0 to %%0 step 1 { unroll %%5 = 0 to 96 step 1 { %%6 = iadd %%5, 7 %%7 = imod %%6, 96\n"
-           "%%8 = get a[%%5] %%9 = get a[%%7] %%10 = fma %%8, %%9, %%8 set a[%%5] = %%10 } }\n"
-           "unroll %%11 = 0 to 96 step 1 { %%12 = imul %%11, %d %%13 = get a[%%11]\n"
-           "store_lanes y[%%12] = %%13 count %d } }",
-           lanes, lanes, lanes, lanes, lanes);
-  return parse(arena, text);
-}
-
-static void test_spills_are_read(void **state) {
-  Fixture *f = *state;
-  EmitTarget *target = target_of("sm_90");
-  LoopKernel *kernels[2] = {crowded(f->arena, 1024), crowded(f->arena, 32)};
-  EmitCode *code = compile(target, kernels, 2);
-  EmitResources tight = emit_code_image(code, 0)->resources, roomy = emit_code_image(code, 1)->resources;
-  assert_in_range(tight.registers, 32, 64);
-  assert_true(tight.spill_stores >= 4 && tight.spill_loads >= 4 && tight.stack_bytes >= 4);
-  assert_int_equal(tight.spill_stores % 4, 0);
-  assert_int_equal(tight.shared_bytes, 0);
-  assert_in_range(roomy.registers, 96, 255);
-  assert_true(roomy.spill_stores == 0 && roomy.spill_loads == 0 && roomy.stack_bytes == 0);
-  emit_code_free(code);
-  emit_target_free(target);
-  for (int i = 0; i < 2; i++) loop_free_tables(kernels[i]);
-}
-
-/* As much shared memory as may be asked for can be had. */
-static void test_largest_shared_array(void **state) {
-  Fixture *f = *state;
-  EmitTarget *target = target_of("sm_80");
-  LoopKernel *k = parse(f->arena, "kernel k lanes 32 { buffer x f32 in buffer y f32 out shared s f32[12288] %0 = lane\n"
-                                  "%1 = load_lanes x[0] count 32 else 0.0f store_lanes s[0] = %1 count 32\n"
-                                  "store_lanes s[12256] = %1 count 32 %2 = load s[5] store y[0] = %2 }");
-  EmitCode *code = compile(target, &k, 1);
-  assert_int_equal(emit_code_image(code, 0)->resources.shared_bytes, 48 << 10);
-  emit_code_free(code);
-  emit_target_free(target);
-  loop_free_tables(k);
-}
-
-static void test_texts_of_a_gpu(void **state) {
-  Fixture *f = *state;
-  EmitTarget *target = target_of("sm_80"), *portable = target_of("compute_80");
-  Err err;
-  Text ptx = {0}, cubin = {0}, same = {0};
-  assert_true(emit_text(target, f->kernels[1], EMIT_PTX, &ptx, &err));
-  assert_non_null(strstr(ptx.data, ".target sm_80"));
-  assert_true(emit_text(target, f->kernels[1], EMIT_CUBIN, &cubin, &err));
-  assert_memory_equal(cubin.data, "\177ELF", 4);
-  assert_true(emit_text(portable, f->kernels[1], EMIT_PTX, &same, &err));
-  assert_non_null(strstr(same.data, ".target sm_80"));
-  assert_false(emit_text(portable, f->kernels[1], EMIT_CUBIN, &same, &err));
-  assert_string_equal(err.text, "a cubin is for one architecture, such as sm_90, and not for compute_80");
-  text_free(&ptx);
-  text_free(&cubin);
-  text_free(&same);
-  emit_target_free(target);
-  emit_target_free(portable);
-}
-
 /* ---- refusals ---- */
 
 static void expect_refusal(EmitTarget *target, const LoopKernel *k, const char *message) {
@@ -585,46 +315,6 @@ static void test_gpu_kernel_for_a_cpu(void **state) {
   emit_target_free(cpu);
 }
 
-static void test_unknown_architectures(void **state) {
-  (void)state;
-  emit_target_free(target_of("sm_80"));
-  static const char *const wrong[] = {"sm_12", "sm_xx", "sm_75",  "compute_75",  "sm_", "compute_", "",       "sm",
-                                      "80",    "SM_80", "sm_80 ", "sm_80;sm_90", "x",   "sm_-80",   "sm_0x50"};
-  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-    Err err;
-    char begin[80];
-    snprintf(begin, sizeof begin, "unknown GPU architecture `%s`: the NVRTC here knows sm_80 ", wrong[i]);
-    if (emit_target_cuda(wrong[i], &err)) fail_msg("`%s` is taken for an architecture", wrong[i]);
-    if (strncmp(err.text, begin, strlen(begin)) != 0) fail_msg("not `%s`: %s", begin, err.text);
-    assert_non_null(strstr(err.text, " sm_90"));
-  }
-  char longest[600];
-  memset(longest, '9', sizeof longest - 1);
-  longest[sizeof longest - 1] = 0;
-  memcpy(longest, "sm_", 3);
-  assert_null(emit_target_cuda(longest, &(Err){0}));
-}
-
-/* Runs `child` in a process of its own and returns how that ended; what it writes to stderr goes to `said`. */
-static int run_child(void (*child)(void *), void *argument, char *said, size_t size) {
-  int pipes[2], status;
-  assert_int_equal(pipe(pipes), 0);
-  pid_t process = fork();
-  assert_true(process >= 0);
-  if (process == 0) {
-    dup2(pipes[1], STDERR_FILENO);
-    child(argument);
-    _exit(127);
-  }
-  close(pipes[1]);
-  size_t length = 0;
-  for (ssize_t got; length + 1 < size && (got = read(pipes[0], said + length, size - 1 - length)) > 0;) length += (size_t)got;
-  said[length] = 0;
-  close(pipes[0]);
-  assert_int_equal(waitpid(process, &status, 0), process);
-  return status;
-}
-
 static void ask_for_assembly(void *argument) {
   Fixture *f = argument;
   Text text = {0};
@@ -648,71 +338,13 @@ static void test_assembly_of_a_gpu_is_a_bug(void **state) {
   text_free(&text);
 }
 
-/* ---- without NVRTC ---- */
-
-/* In the child: says what is wrong with the NVRTC that $ADWP_NVRTC names, having seen that the emulator needs none. */
-static int main_without_nvrtc(const char *file) {
-  Err err, again;
-  Text version = {0}, archs = {0}, text = {0};
-  setenv("ADWP_NVRTC", file, 1);
-  bool found = emit_find_nvrtc(&version, &archs, &err);
-  if (found || emit_target_cuda("sm_90", &again) || emit_target_cuda("compute_90", &again)) return 1;
-  fprintf(stderr, "%s\n%s\n", err.text, again.text);
-  Arena *arena = arena_new();
-  EmitTarget *emulator = emit_target_cuda("cuda-emulator", &err);
-  LoopKernel *k = loop_parse(texts[2], strlen(texts[2]), arena, &err);
-  bool ok = emulator && k && emit_text(emulator, k, EMIT_CUDA, &text, &err) && strstr(text.data, "  SHARED(float, ");
-  if (k) loop_free_tables(k);
-  emit_target_free(emulator);
-  text_free(&text);
-  arena_free(arena);
-  return ok ? 0 : 2;
-}
-
-static void run_without_nvrtc(void *file) {
-  execl("/proc/self/exe", "emit_cuda_test", "without-nvrtc", file, (char *)NULL);
-}
-
-static void expect_no_nvrtc(const char *file, const char *message) {
-  char said[4000], twice[4000], name[200];
-  snprintf(name, sizeof name, "%s", file);
-  int status = run_child(run_without_nvrtc, name, said, sizeof said);
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) fail_msg("status %d: %s", status, said);
-  const char *end = strchr(said, '\n');
-  assert_non_null(end);
-  int length = (int)(end - said);
-  snprintf(twice, sizeof twice, "%.*s\n%.*s\n", length, said, length, said); /* whoever asks gets it */
-  assert_string_equal(said, twice);
-  if (strncmp(said, message, strlen(message)) != 0) fail_msg("not `%s`: %s", message, said);
-}
-
-static void test_nvrtc_is_missing(void **state) {
-  (void)state;
-  expect_no_nvrtc("/no/such/libnvrtc.so", "cannot open NVRTC, which $ADWP_NVRTC says is `/no/such/libnvrtc.so`: ");
-  expect_no_nvrtc("/proc/self/exe", "cannot open NVRTC, which $ADWP_NVRTC says is `/proc/self/exe`: ");
-  expect_no_nvrtc("libm.so.6", "the NVRTC found has no nvrtcVersion: CUDA 12 or newer is needed");
-}
-
-int main(int argc, char **argv) {
-  if (argc == 3 && !strcmp(argv[1], "without-nvrtc")) return main_without_nvrtc(argv[2]);
+int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
   const struct CMUnitTest tests[] = {
-      TEST(test_each_operation_has_its_line),
-      TEST(test_whole_text),
-      TEST(test_text_depends_on_the_loop_ir_alone),
-      TEST(test_text_is_plain),
-      TEST(test_cubins_of_sm_80),
-      TEST(test_cubins_of_sm_90),
-      TEST(test_ptx),
-      TEST(test_arithmetic_is_as_written),
-      TEST(test_spills_are_read),
-      TEST(test_largest_shared_array),
-      TEST(test_texts_of_a_gpu),
-      TEST(test_kernels_that_fit_no_gpu),
-      TEST(test_gpu_kernel_for_a_cpu),
-      TEST(test_unknown_architectures),
+      TEST(test_each_operation_has_its_line),       TEST(test_whole_text),
+      TEST(test_text_depends_on_the_loop_ir_alone), TEST(test_text_is_plain),
+      TEST(test_kernels_that_fit_no_gpu),           TEST(test_gpu_kernel_for_a_cpu),
       TEST(test_assembly_of_a_gpu_is_a_bug),
-      TEST(test_nvrtc_is_missing),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

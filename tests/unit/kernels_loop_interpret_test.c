@@ -1,31 +1,6 @@
 /* The Loop IR's interpreter on small kernels: masks, rounding, not-a-number, control, tiles and lanes give the bits that plain C
  * gives, undefined data are seen, and whatever depends on the launch ends with a message instead of touching other memory. */
-#include "kernels/loop.h"
-#include "kernels/loop_private.h"
-
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-/* Runs tasks [0, tasks) of a kernel given as text. */
-static bool run(const char *text, const LoopBuffer *buffers, int64_t tasks, Err *err) {
-  Arena *arena = arena_new();
-  LoopKernel *k = loop_parse(text, strlen(text), arena, err);
-  if (!k) fail_msg("%s", err->text);
-  bool ok = loop_interpret_steps(k, buffers, 5, 0, tasks, 1000000, err);
-  loop_free_tables(k);
-  arena_free(arena);
-  return ok;
-}
-
-static void run_ok(const char *text, const LoopBuffer *buffers, int64_t tasks) {
-  Err err;
-  if (!run(text, buffers, tasks, &err)) fail_msg("%s", err.text);
-}
+#include "tests/unit/loop_text.h"
 
 typedef struct Bad {
   const char *text, *message;

@@ -1,33 +1,7 @@
 /* The Loop IR's interpreter on what threads of a GPU do: integers and bits that vary, an index a lane, wide accesses, regions for
  * some lanes, copies that end at a wait, products of warps, bf16; against plain C, and a message for each breach that only a
  * launch shows. */
-#include "kernels/loop.h"
-#include "kernels/loop_private.h"
-
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-/* Runs tasks [0, tasks) of a kernel given as text. */
-static bool run(const char *text, const LoopBuffer *buffers, int64_t tasks, Err *err) {
-  Arena *arena = arena_new();
-  LoopKernel *k = loop_parse(text, strlen(text), arena, err);
-  if (!k) fail_msg("%s", err->text);
-  bool ok = loop_interpret_steps(k, buffers, 5, 0, tasks, 1000000, err);
-  loop_free_tables(k);
-  arena_free(arena);
-  return ok;
-}
-
-static void run_ok(const char *text, const LoopBuffer *buffers, int64_t tasks) {
-  Err err;
-  if (!run(text, buffers, tasks, &err)) fail_msg("%s", err.text);
-}
+#include "tests/unit/loop_text.h"
 
 static void test_varying_integers(void **state) {
   (void)state;

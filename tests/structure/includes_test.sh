@@ -31,6 +31,10 @@ complain "emit knows no graph:" "$(includes '"(compiler/graph|compiler/pass|dsl)
 complain "includes are written from the root:" "$(includes '"\.\.?/' '^$' compiler dsl kernels runtime tests)"
 complain "LLVM's headers may stand only in compiler/emit:" \
   "$(includes '[<"]llvm' '^$' compiler dsl kernels runtime tests | grep -v '^compiler/emit/' || true)"
+complain "CUDA's headers may stand nowhere: its libraries are opened at run time:" \
+  "$(includes '[<"](cuda|nvrtc|cublas)' '^$' compiler dsl kernels runtime tests)"
+complain "schedules of one target know nothing of another's, and nobody else knows either:" \
+  "$(includes '"kernels/gpu/' '^$' compiler dsl runtime kernels/cpu kernels/*.[ch]; includes '"kernels/cpu/' '^$' compiler dsl runtime kernels/gpu kernels/*.[ch])"
 complain "JSON is for runtime, driver and tests:" "$(includes '<jansson' '^$' dsl kernels compiler/graph compiler/pass compiler/emit)"
 
 # ---- what no file may say ----

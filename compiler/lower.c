@@ -1,6 +1,6 @@
-/* lower: walks the checked Model once a step and emits the paper's chain, operation by operation; then the gradients and the
- * optimizer that this step's gates leave open. Nothing here is clever: equal prefixes (the ReLU of one source, say) are shared by
- * value numbering, and what could be simpler is the passes' business.
+/* lower: walks the checked Model once a step and emits the paper's chain, operation by operation; then marks for the gradients,
+ * and the optimizer, that this step's gates leave open. Nothing here is clever: equal prefixes (the ReLU of one source, say) are
+ * shared by value numbering, and what could be simpler is the passes' business.
  *
  * Parameters are declared where they are met for the first time; every step walks the same model, so all steps agree on them, and
  * their order in the module is that of the walk, the optimizer's state last. `w_G` is every PARAMETER_WEIGHT: generators and
@@ -12,20 +12,10 @@
 #include <math.h>
 #include <string.h>
 
-/* A GeneratingBlock whose layers search_enter joins: indices of its parameters. */
-typedef struct Hoisted {
-  int32_t first_weight, first_bias, second_weight, second_bias, slope, offset;
-} Hoisted;
-
-typedef struct HoistedBlocks {
-  VECTOR(Hoisted) list;
-} HoistedBlocks;
-
 typedef struct Lowering {
   const Model *model;
   const Architecture *architecture; /* null: all candidates, continuous */
   Module *module;
-  HoistedBlocks *hoisted; /* null: the step computes its GeneratingBlocks itself */
 } Lowering;
 
 /* Where a chain stands. */
@@ -80,49 +70,20 @@ static Parameter constant(Type type, double value, ParameterKind kind) {
 
 /* ---- primitives ---- */
 
-/* The parameters of a GeneratingBlock: fc1 (hidden, 1), fc2 (elements of the weight, hidden), and their biases. */
-static Hoisted declare_block(const Place *place, const Stage *stage, Type shape) {
-  Module *module = place->lowering->module;
-  int32_t hidden = place->lowering->model->generator.hidden, outputs = (int32_t)type_elements(shape, 1);
-  const char *prefix = arena_printf(module->arena, "%s%s.", place->prefix, stage->name);
-  Parameter weight = uniform(matrix_type(outputs, hidden), hidden), bias = uniform(vector_type(outputs), hidden);
-  weight.generates = bias.generates = shape;
-  Hoisted block = {.slope = -1, .offset = -1};
-  block.first_weight = declare(module, prefix, "fc1.weight", uniform(matrix_type(hidden, 1), 1));
-  block.first_bias = declare(module, prefix, "fc1.bias", uniform(vector_type(hidden), 1));
-  block.second_weight = declare(module, prefix, "fc2.weight", weight);
-  block.second_bias = declare(module, prefix, "fc2.bias", bias);
-  return block;
-}
-
-/* u p + v */
-static ValueId hoisted_weight(const Place *place, const Stage *stage, Hoisted block, Type shape) {
-  Module *module = place->lowering->module;
-  const char *prefix = arena_printf(module->arena, "hoisted.%s%s.", place->prefix, stage->name);
-  Parameter part = constant(vector_type((int32_t)type_elements(shape, 1)), 0, PARAMETER_HOISTED);
-  part.generates = shape;
-  block.slope = declare(module, prefix, "u", part);
-  block.offset = declare(module, prefix, "v", part);
-  vector_push(&place->lowering->hoisted->list, block);
-  ValueId scaled = graph_binary(place->graph, OP_SCALE, graph_parameter(place->graph, block.slope), place->probability);
-  return graph_binary(place->graph, OP_ADD, scaled, graph_parameter(place->graph, block.offset));
-}
-
-/* Eq. 8: p_k -> fc1 -> [relu] -> fc2 -> the convolution's weight. */
+/* Eq. 8: p_k -> fc1 (hidden, 1) -> [relu] -> fc2 (elements of the weight, hidden) -> the convolution's weight. */
 static ValueId generated_weight(const Place *place, const Stage *stage, Type shape) {
   Graph *graph = place->graph;
   if (place->probability == NO_VALUE) die("%s%s: a generated weight outside a node", place->prefix, stage->name);
-  Hoisted block = declare_block(place, stage, shape);
-  ValueId value;
-  if (place->lowering->hoisted) {
-    value = hoisted_weight(place, stage, block, shape);
-  } else {
-    value = graph_ternary(graph, OP_LINEAR, place->probability, graph_parameter(graph, block.first_weight),
-                          graph_parameter(graph, block.first_bias));
-    if (place->lowering->model->generator.activation == ACTIVATION_RELU) value = graph_unary(graph, OP_RELU, value);
-    value = graph_ternary(graph, OP_LINEAR, value, graph_parameter(graph, block.second_weight),
-                          graph_parameter(graph, block.second_bias));
-  }
+  int32_t hidden = place->lowering->model->generator.hidden, outputs = (int32_t)type_elements(shape, 1);
+  Parameter weight = uniform(matrix_type(outputs, hidden), hidden), bias = uniform(vector_type(outputs), hidden);
+  weight.generates = bias.generates = shape;
+  ValueId first = parameter_value(place, stage->name, "fc1.weight", uniform(matrix_type(hidden, 1), 1));
+  ValueId first_bias = parameter_value(place, stage->name, "fc1.bias", uniform(vector_type(hidden), 1));
+  ValueId value = graph_ternary(graph, OP_LINEAR, place->probability, first, first_bias);
+  if (place->lowering->model->generator.activation == ACTIVATION_RELU) value = graph_unary(graph, OP_RELU, value);
+  ValueId second = parameter_value(place, stage->name, "fc2.weight", weight);
+  ValueId second_bias = parameter_value(place, stage->name, "fc2.bias", bias);
+  value = graph_ternary(graph, OP_LINEAR, value, second, second_bias);
   return graph_emit(graph, OP_RESHAPE, &value, 1, &(Attributes){.shape = shape});
 }
 
@@ -263,23 +224,20 @@ static Forward lower_forward(const Lowering *lowering, Graph *graph) {
 typedef struct Gradients {
   size_t count;
   int32_t *parameters; /* indices */
-  ValueId *values;     /* zeros where the loss does not depend on the parameter */
+  ValueId *values;     /* marks, which autodiff replaces */
 } Gradients;
 
 static Gradients gradients_of(Graph *graph, ValueId loss, bool weights, bool alpha) {
   Module *module = graph->module;
   size_t most = module->parameters.count;
   Gradients g = {0, ARENA_ARRAY(graph->arena, int32_t, most), ARENA_ARRAY(graph->arena, ValueId, most)};
-  ValueId *wanted = ARENA_ARRAY(graph->arena, ValueId, most);
   for (size_t i = 0; i < most; i++) {
     ParameterKind kind = module->parameters.data[i].kind;
     if (!(weights && kind == PARAMETER_WEIGHT) && !(alpha && kind == PARAMETER_ALPHA)) continue;
     g.parameters[g.count] = (int32_t)i;
-    wanted[g.count++] = graph_parameter(graph, (int32_t)i);
+    g.values[g.count++] = graph_parameter(graph, (int32_t)i);
   }
-  pass_autodiff(graph, loss, wanted, g.count, g.values);
-  for (size_t i = 0; i < g.count; i++)
-    if (g.values[i] == NO_VALUE) g.values[i] = graph_constant(graph, 0, graph_type(graph, wanted[i]));
+  for (size_t i = 0; i < g.count; i++) g.values[i] = graph_binary(graph, OP_GRADIENT, loss, g.values[i]);
   return g;
 }
 
@@ -295,7 +253,9 @@ static ValueId weight_norm(Graph *graph, const Gradients *g) {
 /* The index of the optimizer's state that belongs to a parameter, "momentum.NAME". */
 static int32_t declare_state(Module *module, const char *prefix, int32_t of, ParameterKind kind) {
   Parameter owner = module->parameters.data[of];
-  return declare(module, prefix, owner.name, constant(owner.type, 0, kind));
+  Parameter state = constant(owner.type, 0, kind);
+  state.generates = owner.generates; /* it lies as its owner does */
+  return declare(module, prefix, owner.name, state);
 }
 
 static void descend_weight(const Lowering *lowering, Graph *graph, int32_t weight, ValueId gradient, ValueId clip, ValueId rate) {
@@ -350,26 +310,6 @@ static void lower_update_step(const Lowering *lowering, const char *name, bool w
   if (weights) graph_result(graph, "norm", norm);
 }
 
-/* search_step, and search_enter for what it no longer computes. */
-static void lower_search(Lowering *lowering) {
-  HoistedBlocks hoisted = {{0}};
-  if (lowering->model->generator.activation == ACTIVATION_NONE) lowering->hoisted = &hoisted;
-  lower_update_step(lowering, "search_step", false, true);
-  lowering->hoisted = NULL;
-  Graph *graph = hoisted.list.count ? module_add_step(lowering->module, "search_enter") : NULL;
-  for (size_t i = 0; i < hoisted.list.count; i++) {
-    const Hoisted *block = &hoisted.list.data[i];
-    ValueId column = graph_parameter(graph, block->first_weight), second = graph_parameter(graph, block->second_weight);
-    ValueId first =
-        graph_emit(graph, OP_RESHAPE, &column, 1, &(Attributes){.shape = vector_type(graph_type(graph, column).dims[0])});
-    ValueId bias = graph_parameter(graph, block->second_bias);
-    ValueId zero = graph_constant(graph, 0, graph_type(graph, bias));
-    graph_update(graph, block->slope, graph_ternary(graph, OP_LINEAR, first, second, zero));
-    graph_update(graph, block->offset, graph_ternary(graph, OP_LINEAR, graph_parameter(graph, block->first_bias), second, bias));
-  }
-  vector_free(&hoisted.list);
-}
-
 static void lower_eval(const Lowering *lowering) {
   Graph *graph = module_add_step(lowering->module, "eval");
   Forward f = lower_forward(lowering, graph);
@@ -401,13 +341,21 @@ static void demand_fit(const Model *model, const Architecture *a) {
   }
 }
 
-Module *lower_model(const Model *model, unsigned steps, const Architecture *architecture, Arena *arena) {
+Module *lower_steps(const Model *model, unsigned steps, const Architecture *architecture, Arena *arena) {
   if (architecture) demand_fit(model, architecture);
-  Lowering lowering = {model, architecture, module_new(arena, model->name, model->search.batch), NULL};
+  Lowering lowering = {model, architecture, module_new(arena, model->name, model->search.batch)};
   if (steps & STEP_TRAIN) lower_update_step(&lowering, "train_step", true, false);
-  if (steps & STEP_SEARCH) lower_search(&lowering);
+  if (steps & STEP_SEARCH) lower_update_step(&lowering, "search_step", false, true);
   if (steps & STEP_CROSS) lower_update_step(&lowering, "cross_step", true, true);
   if (steps & STEP_EVAL) lower_eval(&lowering);
   if (steps & STEP_GRADIENT) lower_gradient_step(&lowering);
   return lowering.module;
+}
+
+Module *lower_model(const Model *model, unsigned steps, const Architecture *architecture, Arena *arena) {
+  static const int passes[] = {PASS_autodiff, PASS_simplify, PASS_hoist};
+  Module *module = lower_steps(model, steps, architecture, arena);
+  Err err;
+  if (!passes_run(module, passes, sizeof passes / sizeof *passes, NULL, NULL, &err)) die("%s", err.text);
+  return module;
 }

@@ -7,14 +7,12 @@
 
 /* Which steps to build. Every step has inputs `x` f32[B, C, H, W] (normalised images) and `y` i32[B].
  *   train_step    loss; w_G by SGD (inputs `rate`); results loss, correct (B,), norm
- *   search_enter  where a GeneratingBlock has no activation its weight is affine in p: u p + v with u = W2 W1, v = W2 b1 + b2,
- *                 kept in the parameters "hoisted.STAGE.u" and ".v"; run whenever the gate of w_G closes, and on resume. It has
- *                 no inputs, and is built with search_step
  *   search_step   loss; alpha by Adam (input `alpha.corrections` (3,): rate, 1-beta1^t, 1-beta2^t); results loss, correct
  *   cross_step    both; results loss, correct, norm
  *   eval          results losses (B,), correct (B,), logits (B, M)
  *   gradient_step nothing updated; results logits, loss and "grad.NAME" of every weight and alpha
- * alpha is always read from the parameters `alpha.CELL.NODE`; the runtime draws it anew before a train step. */
+ * A step with gradients asks for them by marks (`gradient`). search_enter, which stands beside search_step in the end, is made by
+ * the pass hoist. alpha is always read from the parameters `alpha.CELL.NODE`; the runtime draws it anew before a train step. */
 enum {
   STEP_TRAIN = 1,
   STEP_SEARCH = 2,
@@ -30,6 +28,8 @@ typedef struct Architecture {
   const bool *kept;                            /* [cell][node][candidate] */
 } Architecture;
 
+Module *lower_steps(const Model *model, unsigned steps, const Architecture *architecture, Arena *arena);
+/* The same after autodiff, simplify and hoist: what can be run. */
 Module *lower_model(const Model *model, unsigned steps, const Architecture *architecture, Arena *arena);
 
 #endif

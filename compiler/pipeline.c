@@ -2,8 +2,6 @@
  */
 #include "compiler/pipeline_private.h"
 
-#include "compiler/pass/pass.h"
-
 #include <string.h>
 
 static const char *const precision_names[] = {"fp32", "tf32", "bf16"};
@@ -29,6 +27,7 @@ static bool pipeline_target(Pipeline *p, const PipelineOptions *options, Err *er
                   : emit_target_new(options->cpu, false, err);
   if (!p->target) return false;
   p->kernels.arena = p->arena;
+  p->kernels.fuse.without = options->without;
   p->kernels.target = gpu ? (KernelTarget){true, GPU_BLOCK, options->precision}
                           : (KernelTarget){false, emit_target_lanes(p->target), PRODUCTS_FP32};
   bool narrow = gpu && options->precision == PRODUCTS_BF16;
@@ -57,16 +56,23 @@ static void add_images_kernel(Pipeline *p, const DataSet *data) {
   vector_push(&p->kernels.kernels, gpu_images(&spec, p->arena));
 }
 
-static bool pipeline_schedule(Pipeline *p, const Model *model, const PipelineOptions *options, Err *err) {
+/* What every step goes through before it is scheduled. */
+static const int graph_passes[] = {PASS_autodiff, PASS_simplify, PASS_hoist, PASS_sums, PASS_layout};
+enum { GRAPH_PASSES = sizeof graph_passes / sizeof *graph_passes };
+
+/* The graphs after the first `passes` of them. */
+static bool pipeline_graphs(Pipeline *p, const Model *model, const PipelineOptions *options, size_t passes, Err *err) {
   Model resized = *model;
   if (options->batch) resized.search.batch = options->batch;
-  if (!pipeline_target(p, options, err)) return false;
-  p->module = lower_model(&resized, options->steps, options->architecture, p->arena);
+  p->module = lower_steps(&resized, options->steps, options->architecture, p->arena);
+  return passes_run(p->module, graph_passes, passes, options->watch, options->watch_context, err);
+}
+
+static bool pipeline_schedule(Pipeline *p, const Model *model, const PipelineOptions *options, Err *err) {
+  if (!pipeline_target(p, options, err) || !pipeline_graphs(p, model, options, GRAPH_PASSES, err)) return false;
   for (size_t i = 0; i < p->module->steps.count; i++) {
-    Graph *graph = pass_simplify(p->module->steps.data[i]);
-    p->module->steps.data[i] = graph; /* so that what `emit` prints is what is compiled */
-    if (!graph_verify(graph, err)) die("%s: %s", graph->name, err ? err->text : "does not verify");
-    Schedule *schedule = pass_schedule(graph, &p->kernels, p->arena);
+    Graph *graph = p->module->steps.data[i];
+    Schedule *schedule = schedule_graph(graph, &p->kernels, p->arena);
     pass_plan(schedule);
     Err overlap;
     if (!plan_check(schedule, &overlap)) die("%s: %s", graph->name, overlap.text);
@@ -152,37 +158,49 @@ static bool print_kernels(Pipeline *p, const Schedule *schedule, bool *printed, 
   return done;
 }
 
+/* How many graph passes have run at that stage; -1: it is none of theirs. */
+static int passes_before(const char *stage) {
+  if (!strcmp(stage, "lower")) return 0;
+  for (int i = 0; i < GRAPH_PASSES; i++)
+    if (!strcmp(stage, pass_table[graph_passes[i]].name)) return i + 1;
+  return strcmp(stage, "graph") != 0 ? -1 : GRAPH_PASSES;
+}
+
+static bool has_step(const Pipeline *p, const char *step, Err *err) {
+  if (step ? module_find_step(p->module, step) != NULL : p->module->steps.count > 0) return true;
+  return err_set(err, "there is no step %s", step ? step : "at all");
+}
+
 static bool print_graphs(Pipeline *p, const char *step, PipelineSink *sink, void *context, Err *err) {
   Text text = {0};
-  if (!step) module_print(p->module, &text);
-  for (size_t i = 0; step && i < p->schedules.count; i++)
-    if (!strcmp(step, p->schedules.data[i]->graph->name)) graph_print(p->schedules.data[i]->graph, &text);
+  if (!has_step(p, step, err)) return false;
+  if (step)
+    graph_print(module_find_step(p->module, step), &text);
+  else
+    module_print(p->module, &text);
   bool done = sink(context, NULL, &text, err);
   text_free(&text);
   return done;
 }
 
-static bool has_step(const Pipeline *p, const char *step, Err *err) {
-  for (size_t i = 0; i < p->schedules.count; i++)
-    if (!step || !strcmp(step, p->schedules.data[i]->graph->name)) return true;
-  return err_set(err, "there is no step %s", step ? step : "at all");
+static bool print_schedules(Pipeline *p, const char *stage, const char *step, PipelineSink *sink, void *context, Err *err) {
+  bool done = true, *printed = ARENA_ARRAY(p->arena, bool, p->kernels.kernels.count + 1);
+  for (size_t i = 0; done && i < p->schedules.count; i++)
+    if (!step || !strcmp(step, p->schedules.data[i]->graph->name))
+      done = print_kernels(p, p->schedules.data[i], printed, stage, sink, context, err);
+  bool images = done && !step && p->kernels.target.gpu;
+  if (images) done = print_kernel(p, p->kernels.kernels.data[p->kernels.kernels.count - 1], stage, sink, context, err);
+  return done;
 }
 
 bool pipeline_print(const Model *model, const PipelineOptions *options, const char *stage, const char *step, PipelineSink *sink,
                     void *context, Err *err) {
   Pipeline *p = memory_alloc(sizeof *p);
   p->arena = arena_new();
-  bool done = pipeline_schedule(p, model, options, err) && has_step(p, step, err);
-  if (done && !strcmp(stage, "graph")) {
-    done = print_graphs(p, step, sink, context, err);
-  } else {
-    bool *printed = ARENA_ARRAY(p->arena, bool, p->kernels.kernels.count + 1);
-    for (size_t i = 0; done && i < p->schedules.count; i++)
-      if (!step || !strcmp(step, p->schedules.data[i]->graph->name))
-        done = print_kernels(p, p->schedules.data[i], printed, stage, sink, context, err);
-    bool images = done && !step && p->kernels.target.gpu;
-    if (images) done = print_kernel(p, p->kernels.kernels.data[p->kernels.kernels.count - 1], stage, sink, context, err);
-  }
+  int passes = passes_before(stage);
+  bool done = passes >= 0 ? pipeline_graphs(p, model, options, (size_t)passes, err) && print_graphs(p, step, sink, context, err)
+                          : pipeline_schedule(p, model, options, err) && has_step(p, step, err) &&
+                                print_schedules(p, stage, step, sink, context, err);
   pipeline_free(&p->compiled);
   return done;
 }

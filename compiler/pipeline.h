@@ -4,6 +4,7 @@
 
 #include "compiler/emit/emit.h"
 #include "compiler/lower.h"
+#include "compiler/pass/pass.h"
 #include "kernels/family.h"
 #include "runtime/program.h"
 
@@ -17,6 +18,9 @@ typedef struct PipelineOptions {
   const char *cache;                /* the kernel cache's folder; null: none */
   int threads;                      /* to compile on */
   int32_t batch;                    /* largest B; 0: the model's */
+  PassWatch *watch;                 /* told of each graph pass; null: nobody */
+  void *watch_context;
+  uint32_t without; /* bits 1 << FusePattern (pass/schedule.h): groups that are not to be made */
 } PipelineOptions;
 
 /* A Program and the code it points to. */
@@ -29,8 +33,9 @@ typedef struct Compiled {
 Compiled *pipeline_compile(const Model *model, const PipelineOptions *options, Err *err);
 void pipeline_free(Compiled *compiled);
 
-/* The text of one stage for `adwp emit`, of one step ("train_step", ...; null: all). The sink is called once with the "graph", or
- * once a kernel in the order of the launches ("loop"; "llvm", "asm"; "cuda", "ptx", "cubin"); `name` is null or the kernel's. */
+/* The text of one stage for `adwp emit`, of one step ("train_step", ...; null: all). The sink is called once with "lower" (before
+ * all passes), a graph pass's name (after it) or "graph" (after all of them), or once a kernel in the order of the launches
+ * ("loop"; "llvm", "asm"; "cuda", "ptx", "cubin"); `name` is null or the kernel's. */
 typedef bool PipelineSink(void *context, const char *name, const Text *text, Err *err);
 bool pipeline_print(const Model *model, const PipelineOptions *options, const char *stage, const char *step, PipelineSink *sink,
                     void *context, Err *err);

@@ -1,7 +1,9 @@
 /* The Program of a compilation: plain structs in its arena, which point to the code and to nothing else of the compiler. */
 #include "compiler/pipeline_private.h"
 
+#include "compiler/traffic.h"
 #include "dsl/dsl.h"
+#include "kernels/describe.h"
 #include "runtime/base/hash.h"
 
 #include <string.h>
@@ -75,8 +77,9 @@ static void build_parameters(const Pipeline *p, Program *program) {
 static BufferRef buffer_ref(const Schedule *schedule, const Program *program, Place place) {
   const Storage *storage = &schedule->storages.data[place.storage];
   int64_t bytes = place.offset * loop_element_bytes(storage->element);
-  if (storage->parameter >= 0) return (BufferRef){BUFFER_PARAMETER, program->parameters[storage->parameter].offset + bytes};
-  return (BufferRef){BUFFER_ARENA, storage->offset + bytes};
+  if (storage->parameter >= 0) return (BufferRef){BUFFER_PARAMETER, program->parameters[storage->parameter].offset + bytes, 0};
+  if (storage->in_scratch) return (BufferRef){BUFFER_SCRATCH, storage->offset + bytes, storage->image_bytes};
+  return (BufferRef){BUFFER_ARENA, storage->offset + bytes, 0};
 }
 
 static Launch build_launch(const Pipeline *p, const Schedule *schedule, const Program *program, const PlannedLaunch *from) {
@@ -104,9 +107,14 @@ static ProgramStep build_step(const Pipeline *p, const Schedule *schedule, const
   size_t count = schedule->launches.count;
   Launch *launches = ARENA_ARRAY(p->arena, Launch, count);
   Segment *segments = ARENA_ARRAY(p->arena, Segment, schedule->segment_count);
+  const Traffic *traffic = traffic_of(schedule, &p->kernels, program->batch, p->arena);
   for (size_t i = 0; i < count; i++) {
     const PlannedLaunch *from = &schedule->launches.data[i];
     launches[i] = build_launch(p, schedule, program, from);
+    launches[i].joins = i > 0 && from->run == schedule->launches.data[i - 1].run;
+    launches[i].read_bytes = traffic[i].read;
+    launches[i].written_bytes = traffic[i].written;
+    launches[i].least_bytes = traffic[i].least;
     Segment *segment = &segments[from->segment];
     if (!segment->count++) segment->launches = &launches[i];
   }
@@ -114,6 +122,7 @@ static ProgramStep build_step(const Pipeline *p, const Schedule *schedule, const
                        .segments = segments,
                        .segment_count = (uint32_t)schedule->segment_count,
                        .arena_bytes = schedule->arena_bytes,
+                       .scratch_bytes = schedule->scratch_bytes,
                        .inputs = build_named(p, schedule, schedule->inputs.data, schedule->inputs.count),
                        .input_count = (uint32_t)schedule->inputs.count,
                        .results = build_named(p, schedule, schedule->results.data, schedule->results.count),
@@ -202,12 +211,22 @@ static void build_model(const Pipeline *p, const Model *model, Program *program)
   text_free(&text);
 }
 
+static const char *description(const Pipeline *p, size_t kernel) {
+  bool images = p->kernels.target.gpu && kernel + 1 == p->kernels.kernels.count; /* it was made of no family's spec */
+  Text text = {0};
+  if (!images) family_describe(p->kernels.keys[kernel].family, p->kernels.keys[kernel].spec, &text);
+  const char *copy = text.data ? arena_copy_string(p->arena, text.data, text.length) : NULL;
+  text_free(&text);
+  return copy;
+}
+
 static void build_kernels(const Pipeline *p, Program *program) {
   size_t count = p->kernels.kernels.count;
   ProgramKernel *kernels = ARENA_ARRAY(p->arena, ProgramKernel, count);
   for (size_t i = 0; i < count; i++) {
     const LoopKernel *kernel = p->kernels.kernels.data[i];
     kernels[i].name = kernel->name;
+    kernels[i].description = description(p, i);
     if (p->kernels.target.gpu) {
       const EmitImage *image = emit_code_image(p->code, i);
       kernels[i].symbol = image->symbol;

@@ -5,6 +5,7 @@
 
 LoopKernel *family_build(Family family, const void *spec, Arena *arena) {
   bool for_gpu = ((const KernelTarget *)spec)->gpu;
+  if (for_gpu && !family_for_gpu(family)) die("%s has no schedule for GPUs", family_name(family));
   switch (family) {
 #define FAMILY(NAME, cpu, gpu, Spec)                                                                                             \
   case FAMILY_##NAME:                                                                                                            \
@@ -32,4 +33,14 @@ const char *family_name(Family family) {
 #undef FAMILY
   };
   return names[family];
+}
+
+bool family_for_gpu(Family family) {
+  static const bool has[FAMILY_COUNT] = {
+#define FAMILY(NAME, cpu, gpu, Spec) true,
+#define CPU_FAMILY(NAME, cpu, Spec) false,
+#include "kernels/families.def"
+#undef FAMILY
+  };
+  return has[family];
 }

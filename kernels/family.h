@@ -41,6 +41,7 @@ enum { GPU_MOST_SHARED = 48 << 10 }; /* bytes of shared arrays of one kernel for
 /* Builds a kernel of any family from its spec, whose first member is its KernelTarget. */
 LoopKernel *family_build(Family family, const void *spec, Arena *arena);
 size_t family_spec_bytes(Family family);
+bool family_for_gpu(Family family); /* whether it has a schedule for GPUs */
 const char *family_name(Family family); /* "CONV" */
 
 typedef struct Plane { /* one image of an activation */
@@ -59,7 +60,7 @@ typedef struct Prologue {
 } Prologue;
 
 /* ---- convolutions ----
- * CONV              x, [scale, mean], w, y
+ * CONV              x, [scale, mean], w, y, [partial (slots, 3, O) of y's MOMENTS, on a CPU only]
  * CONV_GRAD_INPUT   dy, w, dx: no prologue; dx is written whole. Bands are of the rows of `in`
  * CONV_GRAD_WEIGHT  dy, x, [scale, mean], partial (slots, elements of w). Bands are of the rows of `out` */
 typedef struct ConvSpec {
@@ -69,10 +70,31 @@ typedef struct ConvSpec {
   Prologue prologue;
   int32_t kernel_y, kernel_x, stride_y, stride_x, dilation, pad_y, pad_x, groups;
   int32_t shift_y, shift_x; /* reads in[shift_y:, shift_x:]; `in` is the whole plane */
+  bool moments;             /* CONV: leaves the partials of its output's moments, too */
 } ConvSpec;
 
+/* ---- ConvBlocks: depthwise -> pointwise -> moments of one image in a task's scratch, and its gradient; on a CPU only ----
+ * With a = prologue(x), d = depthwise(a, wd), z = d wp:
+ * CONV_BLOCK       x, [scale, mean], wd (ky, kx, C), wp (C, O), z, partial (slots, 3, O): MOMENTS of z
+ * CONV_BLOCK_GRAD  dn, z, coefficients (4, O), x, [scale, mean], wd, wp, dx, partial of dwd, partial of dwp, [partial (slots, 2, C)]
+ * dz = c0 dn + (c1 (z - c2) + c3), the gradient of BN in one pass, with c0 .. c3 the rows of `coefficients`. From dz come the
+ * gradients of wp (d is computed again), of d, of wd, and of a; with the prologue's ReLU that of x is it where a > 0, else 0. It
+ * is stored to dx, or added to what is there, or stored with the sums over pixels of dx and of dx (x - mean) scale: the
+ * BN_GRAD_SUMS of the block before. The BN of an affine prologue is not differentiated. */
+typedef enum BlockGradient { BLOCK_STORE, BLOCK_ADD, BLOCK_SUMS } BlockGradient;
+
+typedef struct ConvBlockSpec {
+  KernelTarget target;
+  int32_t images;
+  Plane in, out; /* x; z */
+  Prologue prologue;
+  int32_t kernel_y, kernel_x, stride_y, stride_x, dilation, pad_y, pad_x; /* of the depthwise convolution */
+  BlockGradient gradient;       /* of CONV_BLOCK_GRAD; BLOCK_SUMS wants an affine prologue */
+  int32_t dn_stride, dx_stride; /* of CONV_BLOCK_GRAD */
+} ConvBlockSpec;
+
 /* ---- pools ----
- * POOL       x, y: bands of the rows of `out`
+ * POOL       x, y, [partial (slots, 3, C) of y's MOMENTS, on a CPU only]: bands of the rows of `out`
  * POOL_GRAD  dy, [x where max], dx: bands of the rows of `in` */
 typedef struct PoolSpec {
   KernelTarget target;
@@ -81,6 +103,7 @@ typedef struct PoolSpec {
   int32_t kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x;
   bool max;
   int32_t dx_stride; /* of the gradient, where it is not that of `in`; 0: the same */
+  bool moments;      /* POOL: leaves the partials of its output's moments, too */
 } PoolSpec;
 
 /* ---- elementwise expressions with sums over pixels ----
@@ -111,7 +134,7 @@ typedef struct MapOutput {
   int32_t stride;
   LoopElement element; /* of a tensor */
   bool unaligned;
-  bool in_place; /* flat: written over input `input` and not to a buffer of its own */
+  bool in_place; /* written over input `input`, of the same stride, and not to a buffer of its own */
   int32_t input;
 } MapOutput;
 

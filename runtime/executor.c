@@ -2,6 +2,10 @@
  * (a parameter that is not there, a batch larger than the program's, a result that has been overwritten) dies. */
 #include "runtime/executor_private.h"
 
+#include "runtime/base/arena.h"
+
+#include <stdlib.h>
+
 Executor *executor_new(const Program *program, const ExecutorOptions *options, Err *err) {
   switch (program->device) {
   case PROGRAM_CPU: return cpu_executor_new(program, options, err);
@@ -85,6 +89,32 @@ bool executor_finish(Executor *executor, Err *err) {
 bool executor_profile(Executor *executor, const ProgramStep *step, int64_t batch, double *seconds, Err *err) {
   check_batch(executor, step, batch);
   return executor->device->profile(executor, step, batch, seconds, err);
+}
+
+/* The trace of a device that only times launch by launch. */
+static bool trace_profile(Executor *executor, const ProgramStep *step, int64_t batch, ExecutorSink *sink, void *context,
+                          Err *err) {
+  size_t count = 0;
+  for (uint32_t s = 0; s < step->segment_count; s++) count += step->segments[s].count;
+  double *seconds = memory_alloc((count + 1) * sizeof *seconds), start = 0;
+  bool done = executor->device->profile(executor, step, batch, seconds, err);
+  for (uint32_t s = 0, number = 0; s < step->segment_count && done; s++)
+    for (uint32_t l = 0; l < step->segments[s].count; l++, number++) {
+      const Launch *launch = &step->segments[s].launches[l];
+      int64_t tasks = program_tasks(launch->images, launch->tasks, batch);
+      ExecutorSlice slice = {.launch = number, .last = tasks, .start = start, .end = start + seconds[number]};
+      sink(context, &slice);
+      start = slice.end;
+    }
+  free(seconds);
+  return done;
+}
+
+bool executor_trace(Executor *executor, const ProgramStep *step, int64_t batch, ExecutorSink *sink, void *context, Err *err) {
+  check_batch(executor, step, batch);
+  bool own = executor->device->trace;
+  return own ? executor->device->trace(executor, step, batch, sink, context, err)
+             : trace_profile(executor, step, batch, sink, context, err);
 }
 
 int64_t executor_launches(Executor *executor, const ProgramStep *step, int64_t batch, Err *err) {

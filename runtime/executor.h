@@ -48,9 +48,22 @@ const float *executor_result(Executor *executor, const ProgramStep *step, int64_
 /* Waits for all runs. */
 bool executor_finish(Executor *executor, Err *err);
 
-/* Runs the step once, adding each launch's time to `seconds` (one a launch, in order over all segments); launches run one by one.
+/* Runs the step once, adding each launch's time to `seconds` (one a launch, in order over all segments). On a CPU a launch's time
+ * is that of its tasks on all threads, divided by their number; on a GPU launches run one by one.
  */
 bool executor_profile(Executor *executor, const ProgramStep *step, int64_t batch, double *seconds, Err *err);
+
+/* Runs the step once and tells what was done when: on a CPU by which worker which tasks of which launch, as the run goes on its
+ * usual way; on a GPU the launches' own times as executor_profile takes them, one after another. Slices come after the run, a
+ * worker's in the order of time. */
+typedef struct ExecutorSlice {
+  int32_t worker;
+  uint32_t launch;     /* of the step, over all segments */
+  int64_t first, last; /* tasks first <= t < last */
+  double start, end;   /* seconds since the run began */
+} ExecutorSlice;
+typedef void ExecutorSink(void *context, const ExecutorSlice *slice);
+bool executor_trace(Executor *executor, const ProgramStep *step, int64_t batch, ExecutorSink *sink, void *context, Err *err);
 
 /* How many kernels and products one run of the step launches: on a GPU the nodes of its captured graph, with what makes the
  * batch where the step's last input was a feed's. -1: `err`. */

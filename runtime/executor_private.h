@@ -15,6 +15,8 @@ typedef struct ExecutorDevice {
   const float *(*result)(Executor *executor, const ProgramStep *step, int64_t run, uint32_t result, Err *err);
   bool (*finish)(Executor *executor, Err *err);
   bool (*profile)(Executor *executor, const ProgramStep *step, int64_t batch, double *seconds, Err *err);
+  /* May be null: the times that `profile` takes are laid end to end. */
+  bool (*trace)(Executor *executor, const ProgramStep *step, int64_t batch, ExecutorSink *sink, void *context, Err *err);
   int64_t (*launches)(Executor *executor, const ProgramStep *step, int64_t batch, Err *err); /* -1: err */
   Feed *(*feed)(Executor *executor, const Dataset *dataset, const LoaderSettings *settings, Err *err);
   void (*feed_free)(Feed *feed);

@@ -1,9 +1,10 @@
 /* The Program: what the compiler hands to the runtime. Plain structs; it never points back into the compiler.
  *
- * A step is a list of segments, run one after another. A segment is a list of launches that do not depend on each other: their
- * tasks are shared out among the workers together. A launch runs one kernel on `tasks` tasks; the number of tasks comes from
- * shapes and B, never from the number of threads, and no two tasks write the same element, so the bits are the same on any
- * number of threads. */
+ * A step is a list of segments, run one after another. A segment is a list of runs that do not depend on each other: their
+ * tasks are shared out among the workers together. A run is one launch, or on a CPU several that work image by image on equal
+ * tasks: a worker does all of them, in order, on a task before it takes another, so that what one leaves the next finds in its
+ * cache. A launch runs one kernel on `tasks` tasks; the number of tasks comes from shapes and B, never from the number of
+ * threads, and no two tasks write the same element, so the bits are the same on any number of threads. */
 #ifndef ADWP_RUNTIME_PROGRAM_H
 #define ADWP_RUNTIME_PROGRAM_H
 
@@ -32,16 +33,19 @@ typedef struct ProgramKernel {
   const void *image;     /* what cuModuleLoadData takes: a cubin, PTX, or for the emulator the CUDA text; ends in a zero byte */
   size_t image_bytes;
   int32_t threads;
+  const char *description; /* for people: "16x32x32 k3 s2"; null or empty: none */
 } ProgramKernel;
 
 typedef enum BufferSpace {
   BUFFER_ARENA,     /* offset into the step's arena */
   BUFFER_PARAMETER, /* offset into the parameters' memory, which outlives steps */
+  BUFFER_SCRATCH    /* offset into the worker's scratch, where the first image of the task under way lies. PROGRAM_CPU only */
 } BufferSpace;
 
 typedef struct BufferRef {
   BufferSpace space;
-  int64_t offset; /* bytes, multiple of 64 but for views of channels inside a concatenation */
+  int64_t offset;      /* bytes, multiple of 64 but for views of channels inside a concatenation */
+  int64_t image_bytes; /* BUFFER_SCRATCH: from image to image */
 } BufferRef;
 
 /* How many tasks a launch has at B, where a task, or `tasks` of them together, do `images` images. */
@@ -70,8 +74,11 @@ typedef struct Launch {
   uint32_t buffer_count;
   const BufferRef *buffers;
   const ProgramProduct *product; /* not null: this, by the device's library, and no kernel. PROGRAM_CUDA only */
+  bool joins;                    /* belongs to the run of the launch before it, which has as many tasks */
   int32_t images, tasks;         /* program_tasks: ceil(B / images) * tasks tasks; images 0: `tasks` */
   double flops;                  /* useful operations at B = batch: multiply-adds of convolutions and products counted as 2 */
+  /* At B = batch, 0: not known. Bytes of memory that it moves, and the least of both that it could: compiler/traffic.h. */
+  int64_t read_bytes, written_bytes, least_bytes;
 } Launch;
 
 typedef struct Segment {
@@ -89,8 +96,8 @@ typedef struct ProgramStep {
   const char *name;
   const Segment *segments;
   uint32_t segment_count;
-  int64_t arena_bytes;
-  const NamedBuffer *inputs; /* x: (B, H, W, C) normalised; y: (B,) */
+  int64_t arena_bytes, scratch_bytes; /* scratch: of BUFFER_SCRATCH, of each worker */
+  const NamedBuffer *inputs;          /* x: (B, H, W, C) normalised; y: (B,) */
   uint32_t input_count;
   const NamedBuffer *results;
   uint32_t result_count;

@@ -1,7 +1,8 @@
 /* adwp doctor: what this machine can do, what is missing, and what to do about it. A line a finding; nothing that is missing is
- * an error, unless there is no device at all that kernels run on. */
+ * an error, unless there is no device at all that kernels run on, or what `--measure` was to measure cannot be kept. */
 #include "compiler/driver/driver.h"
 
+#include "compiler/driver/figures.h"
 #include "runtime/cuda.h"
 #include "runtime/dataset.h"
 
@@ -12,11 +13,12 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { KEY_DATA = 0x200, KEY_JSON };
+enum { KEY_DATA = 0x200, KEY_JSON, KEY_MEASURE, KEY_THREADS, MOST_THREADS = 256 };
 
 typedef struct DoctorOptions {
   const char *data; /* null: not asked for */
-  bool json;
+  bool json, measure;
+  SharedOptions shared; /* of which only `threads` is asked for */
 } DoctorOptions;
 
 static error_t parse(int key, char *argument, struct argp_state *state) {
@@ -24,6 +26,8 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
   switch (key) {
   case KEY_DATA: options->data = argument; return 0;
   case KEY_JSON: options->json = true; return 0;
+  case KEY_MEASURE: options->measure = true; return 0;
+  case KEY_THREADS: options->shared.threads = options_number(state, "--threads", argument, 1, MOST_THREADS); return 0;
   case ARGP_KEY_ARG: argp_error(state, "there is nothing to do with `%s`; a data set's folder is --data DIR", argument); return 0;
   default: return ARGP_ERR_UNKNOWN;
   }
@@ -32,6 +36,12 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
 static const struct argp_option option_list[] = {
     {"data", KEY_DATA, "DIR", 0, "Also look at the CIFAR-10 in this folder", 0},
     {"json", KEY_JSON, 0, 0, "Print the findings as JSON", 0},
+    {"measure", KEY_MEASURE, 0, 0,
+     "Measure how fast this CPU multiplies and moves bytes, in a second or two, and keep it in the cache's folder for `adwp "
+     "profile` "
+     "and the compiler's estimates",
+     0},
+    {"threads", KEY_THREADS, "N", 0, "The speed of N threads; one a CPU if not given", 0},
     {0},
 };
 static const struct argp argp = {
@@ -45,14 +55,45 @@ typedef struct Doctor {
   Arena *arena;
   json_t *findings; /* null: printed as they come */
   bool runs;        /* on some device */
+  bool failed;      /* to measure, or to keep that */
 } Doctor;
 
-static void tell(Doctor *doctor, Verdict verdict, const char *area, const char *text) {
+/* `figures`: null, or more of it for JSON. */
+static void tell_figures(Doctor *doctor, Verdict verdict, const char *area, const char *text, json_t *figures) {
   if (doctor->findings)
-    json_array_append_new(doctor->findings,
-                          json_pack("{s:s, s:s, s:s}", "area", area, "verdict", verdict_names[verdict], "text", text));
+    json_array_append_new(doctor->findings, json_pack("{s:s, s:s, s:s, s:o*}", "area", area, "verdict", verdict_names[verdict],
+                                                      "text", text, "figures", figures));
   else
     printf("%-8s %-13s %s\n", verdict_names[verdict], area, text);
+}
+
+static void tell(Doctor *doctor, Verdict verdict, const char *area, const char *text) {
+  tell_figures(doctor, verdict, area, text, NULL);
+}
+
+static void tell_machine(Doctor *doctor, const MachineFigures *figures, const char *fault) {
+  Text text = {0};
+  if (fault) text_printf(&text, "%s; ", fault);
+  if (!figures->measured) text_add(&text, "not measured, which `adwp doctor --measure` does; an estimate: ");
+  figures_text(figures, &text);
+  tell_figures(doctor, figures->measured ? VERDICT_GOOD : VERDICT_NOTE, "machine", text.data,
+               doctor->findings ? figures_json(figures) : NULL);
+  text_free(&text);
+}
+
+static void look_at_machine(Doctor *doctor, EmitTarget *target) {
+  const char *folder = emit_cache_folder(doctor->arena), *fault = NULL;
+  int32_t threads = doctor->options->shared.threads;
+  MachineFigures figures;
+  Err err = {{0}};
+  if (doctor->options->measure && !machine_measure(target, threads, folder, &figures, &err)) {
+    doctor->failed = true;
+    tell(doctor, VERDICT_MISSING, "machine", err.text);
+    return;
+  }
+  if (!doctor->options->measure) machine_figures(target, threads, folder, &figures, &fault);
+  if (doctor->options->measure && !folder) fault = "there is no folder to keep this in: set HOME or XDG_CACHE_HOME";
+  tell_machine(doctor, &figures, fault);
 }
 
 static void look_at_cpu(Doctor *doctor) {
@@ -60,15 +101,15 @@ static void look_at_cpu(Doctor *doctor) {
   EmitTarget *target = emit_target_new(NULL, false, &err);
   if (!target) {
     tell(doctor, VERDICT_MISSING, "cpu", err.text);
+    doctor->failed = doctor->options->measure;
     return;
   }
   doctor->runs = true;
-  SharedOptions shared = {0};
-  options_finish(&shared);
   double pages = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE);
   tell(doctor, VERDICT_GOOD, "cpu",
-       arena_printf(doctor->arena, "%s, %d threads, %.1f GiB of memory", emit_target_name(target), shared.threads,
-                    pages / 0x1p30));
+       arena_printf(doctor->arena, "%s, %d threads, %.1f GiB of memory", emit_target_name(target),
+                    doctor->options->shared.threads, pages / 0x1p30));
+  look_at_machine(doctor, target);
   emit_target_free(target);
 }
 
@@ -150,6 +191,7 @@ int command_doctor(int count, char **arguments, Err *err) {
   (void)err;
   DoctorOptions options = {0};
   argp_parse(&argp, count, arguments, 0, NULL, &options);
+  options_finish(&options.shared);
   Doctor doctor = {.options = &options, .arena = arena_new(), .findings = options.json ? json_array() : NULL};
   look_at_cpu(&doctor);
   look_at_nvrtc(&doctor);
@@ -157,10 +199,10 @@ int command_doctor(int count, char **arguments, Err *err) {
   look_at_cache(&doctor);
   look_at_data(&doctor);
   if (doctor.findings) {
-    json_dumpf(doctor.findings, stdout, JSON_INDENT(2));
+    json_dumpf(doctor.findings, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(doctor.findings);
   }
   arena_free(doctor.arena);
-  return doctor.runs ? STATUS_GOOD : STATUS_FAILED;
+  return doctor.runs && !doctor.failed ? STATUS_GOOD : STATUS_FAILED;
 }

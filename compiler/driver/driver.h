@@ -7,6 +7,7 @@
 #define ADWP_COMPILER_DRIVER_DRIVER_H
 
 #include "compiler/lower.h"
+#include "compiler/pass/pass.h"
 #include "compiler/pipeline.h"
 #include "dsl/dsl.h"
 #include "runtime/architecture.h"
@@ -24,6 +25,8 @@ enum { STATUS_GOOD = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, STATUS_SIGNAL = 128
 
 int command_check(int count, char **arguments, Err *err);
 int command_emit(int count, char **arguments, Err *err);
+int command_opt(int count, char **arguments, Err *err);
+int command_run_ir(int count, char **arguments, Err *err);
 int command_search(int count, char **arguments, Err *err);
 int command_eval(int count, char **arguments, Err *err);
 int command_profile(int count, char **arguments, Err *err);
@@ -53,6 +56,24 @@ void options_free(SharedOptions *options);
 
 /* The bit STEP_... of a step's name; 0: no such step. */
 unsigned options_step(const char *name);
+
+/* ---- graph passes ---- */
+
+typedef VECTOR(int) PassList;
+
+/* --time-passes and --dump=PASS, for the commands that run passes. */
+typedef struct WatchOptions {
+  bool time;
+  PassList dumps; /* passes; the graphs before and after each go to standard error */
+} WatchOptions;
+extern const struct argp options_watch; /* its input is a WatchOptions */
+PassWatch driver_watch;                 /* its context is a WatchOptions */
+
+/* The passes that `list`, "autodiff,simplify", names; anything else is an error of usage of `option`. */
+void options_passes(const struct argp_state *state, const char *option, const char *list, PassList *passes);
+
+/* The module in the file at `path`, or on standard input where that is "-". Null: `err`. */
+Module *driver_load_module(const char *path, Arena *arena, Err *err);
 
 /* ---- models, programs, output ---- */
 

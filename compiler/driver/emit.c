@@ -7,24 +7,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_STAGE = 0x200, KEY_STEP, KEY_ARCH, KEY_OUTPUT = 'o' };
+enum { KEY_STAGE = 0x240, KEY_STEP, KEY_ARCH, KEY_OUTPUT = 'o' };
 
-typedef enum StageKind { STAGE_MODEL, STAGE_TEXT, STAGE_FILES, STAGE_RESOURCES } StageKind;
+typedef enum StageKind { STAGE_MODEL, STAGE_GRAPH, STAGE_TEXT, STAGE_FILES, STAGE_RESOURCES } StageKind;
 
+/* `lower`, a stage after each graph pass, and `graph` after all of them; then kernels. */
 static const struct {
   const char *name;
   StageKind kind;
   const char *suffix; /* of a kernel's file */
 } stages[] = {
-    {"spec", STAGE_MODEL, ""},   {"graph", STAGE_TEXT, ""},       {"loop", STAGE_TEXT, ""},
-    {"llvm", STAGE_TEXT, ""},    {"asm", STAGE_TEXT, ""},         {"cuda", STAGE_FILES, "cu"},
-    {"ptx", STAGE_FILES, "ptx"}, {"cubin", STAGE_FILES, "cubin"}, {"resources", STAGE_RESOURCES, ""},
+    {"spec", STAGE_MODEL, ""},   {"lower", STAGE_GRAPH, ""},
+#define STAGE_OF_GRAPH(NAME) {#NAME, STAGE_GRAPH, ""},
+#define STAGE_OF_MODULE(NAME) {#NAME, STAGE_GRAPH, ""},
+#define PASS(NAME, scope, purpose) STAGE_OF_##scope(NAME)
+#include "compiler/pass/passes.def"
+#undef PASS
+    {"graph", STAGE_GRAPH, ""},  {"loop", STAGE_TEXT, ""},    {"llvm", STAGE_TEXT, ""},        {"asm", STAGE_TEXT, ""},
+    {"cuda", STAGE_FILES, "cu"}, {"ptx", STAGE_FILES, "ptx"}, {"cubin", STAGE_FILES, "cubin"}, {"resources", STAGE_RESOURCES, ""},
 };
+enum { STAGES = sizeof stages / sizeof *stages };
 
 static const char default_arch[] = "sm_90";
 
 typedef struct EmitOptions {
   SharedOptions shared;
+  WatchOptions watch;
   const char *file, *step, *output; /* step null: all that a search uses; output null: standard output */
   const char *archs;                /* --arch: "sm_80,sm_90" */
   int stage;                        /* index into `stages`; -1: none given */
@@ -45,16 +53,25 @@ static void check_usage(EmitOptions *options, const struct argp_state *state) {
   if (cpu_only && strcmp(options->shared.device, "cpu") != 0) argp_error(state, "--stage=%s is of --device=cpu", name);
 }
 
+static int find_stage(const struct argp_state *state, const char *name) {
+  for (int i = 0; i < STAGES; i++)
+    if (!strcmp(stages[i].name, name)) return i;
+  Text names = {0};
+  for (int i = 0; i < STAGES; i++) text_printf(&names, "%s%s", i == 0 ? "" : i == STAGES - 1 ? " or " : ", ", stages[i].name);
+  argp_error(state, "--stage is %s and not `%s`", names.data, name);
+  text_free(&names);
+  return 0;
+}
+
 static error_t parse(int key, char *argument, struct argp_state *state) {
   EmitOptions *options = state->input;
   switch (key) {
-  case ARGP_KEY_INIT: state->child_inputs[0] = state->child_inputs[1] = &options->shared; return 0;
+  case ARGP_KEY_INIT:
+    state->child_inputs[0] = state->child_inputs[1] = &options->shared;
+    state->child_inputs[2] = &options->watch;
+    return 0;
   case KEY_STAGE:
-    options->stage = -1;
-    for (int i = 0; i < (int)(sizeof stages / sizeof *stages); i++)
-      if (!strcmp(stages[i].name, argument)) options->stage = i;
-    if (options->stage < 0)
-      argp_error(state, "--stage is spec, graph, loop, llvm, asm, cuda, ptx, cubin or resources and not `%s`", argument);
+    options->stage = find_stage(state, argument);
     if (is_gpu_stage(options->stage)) options->shared.device = "cuda";
     return 0;
   case KEY_STEP:
@@ -79,7 +96,9 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
 
 static const struct argp_option option_list[] = {
     {"stage", KEY_STAGE, "STAGE", 0,
-     "spec (the model as JSON), graph, loop; llvm or asm (of a CPU); cuda, ptx or cubin (of a GPU); resources (registers, spills "
+     "spec (the model as JSON); lower, then after each pass autodiff, simplify, hoist, sums, layout, and graph after all of "
+     "them; loop; "
+     "llvm or asm (of a CPU); cuda, ptx or cubin (of a GPU); resources (registers, spills "
      "and shared memory of each kernel on a GPU)",
      0},
     {"step", KEY_STEP, "STEP", 0, "Of this step only: train_step, search_enter, search_step, cross_step, eval or gradient_step",
@@ -89,7 +108,8 @@ static const struct argp_option option_list[] = {
      "Write to the file PATH and not to standard output; cuda, ptx and cubin: into the folder PATH, a file a kernel", 0},
     {0},
 };
-static const struct argp_child children[] = {{&options_settings, 0, NULL, 0}, {&options_machine, 0, NULL, 0}, {0}};
+static const struct argp_child children[] = {
+    {&options_settings, 0, NULL, 0}, {&options_machine, 0, NULL, 0}, {&options_watch, 0, NULL, 0}, {0}};
 static const struct argp argp = {.options = option_list,
                                  .parser = parse,
                                  .args_doc = "FILE --stage=STAGE",
@@ -142,7 +162,9 @@ static bool emit_one(const Model *model, const EmitOptions *options, const char 
                               .arch = arch,
                               .precision = options->shared.precision,
                               .cache = options->shared.no_cache ? NULL : emit_cache_folder(arena),
-                              .threads = options->shared.threads};
+                              .threads = options->shared.threads,
+                              .watch = driver_watch,
+                              .watch_context = (void *)(uintptr_t)&options->watch};
   if (stages[options->stage].kind != STAGE_RESOURCES)
     return pipeline_print(model, &pipeline, stages[options->stage].name, options->step, take_text, sink, err);
   Compiled *compiled = pipeline_compile(model, &pipeline, err);
@@ -183,6 +205,7 @@ int command_emit(int count, char **arguments, Err *err) {
   const Model *model = driver_load_model(options.file, &options.shared, arena);
   bool done = model && emit_stage(model, &options, arena, err);
   arena_free(arena);
+  vector_free(&options.watch.dumps);
   options_free(&options.shared);
   return done ? STATUS_GOOD : STATUS_FAILED;
 }

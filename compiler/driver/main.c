@@ -21,6 +21,8 @@ static const Command commands[] = {
     {"search", command_search, "search an architecture, or continue a search"},
     {"eval", command_eval, "measure architectures with predicted weights, without training"},
     {"emit", command_emit, "print what the compiler makes of a model, stage by stage"},
+    {"opt", command_opt, "run passes over the graphs of a text"},
+    {"run-ir", command_run_ir, "run a graph of a text with the reference interpreter"},
     {"profile", command_profile, "time a step and its kernels"},
     {"doctor", command_doctor, "tell what this machine can do and what is missing"},
     {"version", command_version, "print the version"},

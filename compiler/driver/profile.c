@@ -1,27 +1,18 @@
-/* adwp profile: how long a step takes, and which of its kernels.
+/* adwp profile: how long a step takes, which of its kernels, and how near each is to what the machine can do.
  *
  * The step runs as in a search, on pixels that are noise: first to warm up, then `--steps` times as a whole for the median, then
- * a few times launch by launch for the table of kernels. Launches of one segment run side by side in a whole step and one by one
- * in the table, so the table's sum is larger than the step. Useful operations are the multiply-adds of convolutions and products,
- * each counted as two. */
-#include "compiler/driver/driver.h"
+ * a few times with each launch timed for the table of kernels (executor_profile), and with `--trace` a few times more to see what
+ * each worker does when. Useful operations are the multiply-adds of convolutions and products, each counted as two. */
+#include "compiler/driver/profile.h"
 
 #include "runtime/draw.h"
 #include "runtime/executor.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_STEP = 0x200, KEY_STEPS, KEY_JSON, DEFAULT_STEPS = 10, WARM_STEPS = 2, TABLE_STEPS = 3, SHOWN_KERNELS = 40 };
-
-typedef struct ProfileOptions {
-  SharedOptions shared;
-  const char *file, *step;
-  int32_t steps;
-  bool json;
-} ProfileOptions;
+enum { KEY_STEP = 0x200, KEY_STEPS, KEY_JSON, KEY_TRACE, DEFAULT_STEPS = 10, WARM_STEPS = 2, TABLE_STEPS = 3 };
 
 static error_t parse(int key, char *argument, struct argp_state *state) {
   ProfileOptions *options = state->input;
@@ -37,6 +28,7 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
     return 0;
   case KEY_STEPS: options->steps = options_number(state, "--steps", argument, 1, 1000000); return 0;
   case KEY_JSON: options->json = true; return 0;
+  case KEY_TRACE: options->trace = argument; return 0;
   case ARGP_KEY_ARG:
     if (state->arg_num) argp_error(state, "one FILE, and not also `%s`", argument);
     options->file = argument;
@@ -53,30 +45,21 @@ static const struct argp_option option_list[] = {
     {"step", KEY_STEP, "STEP", 0, "train_step, search_enter, search_step, cross_step or eval", 0},
     {"steps", KEY_STEPS, "N", 0, "Time N steps; 10 if not given", 0},
     {"json", KEY_JSON, 0, 0, "One JSON object", 0},
+    {"trace", KEY_TRACE, "FILE", 0, "Also write what each worker did when, in some more steps, for ui.perfetto.dev", 0},
     {0},
 };
 static const struct argp_child children[] = {{&options_settings, 0, NULL, 0}, {&options_machine, 0, NULL, 0}, {0}};
 static const struct argp argp = {.options = option_list,
                                  .parser = parse,
                                  .args_doc = "FILE --step=STEP",
-                                 .doc = "Time a step of the model in FILE, and its kernels.",
+                                 .doc =
+                                     "Time a step of the model in FILE, and its kernels.\v"
+                                     "A kernel's bytes are those of the buffers that its launches read and write, each once a "
+                                     "launch; what stays in a worker's scratch, or what a launch before it on the same images "
+                                     "has just touched, is not counted. The least possible is what would be left if each "
+                                     "value that is kept in memory were written once and read once in the whole step. `of FMA` "
+                                     "and `of memory` are shares of the figures that `adwp doctor` shows.",
                                  .children = children};
-
-typedef struct KernelTime {
-  const char *name;
-  int32_t launches;
-  double seconds, flops; /* of one step */
-} KernelTime;
-
-typedef struct Profile {
-  const Program *program;
-  const ProgramStep *step;
-  Executor *executor;
-  double compile_seconds, median_seconds, least_seconds, flops; /* flops: of one step */
-  int64_t peak_bytes;                                           /* of the process, with compiling */
-  KernelTime *kernels;                                          /* the slowest first */
-  size_t kernel_count;
-} Profile;
 
 /* Peak resident memory of this process in bytes, or 0 where the system does not say. */
 static int64_t peak_memory(void) {
@@ -136,10 +119,59 @@ static bool time_steps(Profile *profile, int32_t steps, Arena *arena, Err *err) 
   return true;
 }
 
-static int compare_kernels(const void *a, const void *b) {
+static int compare_words(const void *a, const void *b) {
   const KernelTime *first = a, *second = b;
-  if (first->seconds != second->seconds) return first->seconds < second->seconds ? 1 : -1;
-  return strcmp(first->name, second->name);
+  int order = strcmp(first->name, second->name);
+  return order ? order : strcmp(first->description, second->description);
+}
+
+static int compare_times(const void *a, const void *b) {
+  const KernelTime *first = a, *second = b;
+  return first->seconds != second->seconds ? (first->seconds < second->seconds ? 1 : -1) : compare_words(a, b);
+}
+
+/* Kernels that are described alike, such as those that differ only in strides, become one; those that the step does not launch
+ * go. Returns how many are left. */
+static size_t join_alike(KernelTime *kernels, size_t count) {
+  size_t kept = 0;
+  qsort(kernels, count, sizeof *kernels, compare_words);
+  for (size_t k = 0; k < count; k++) {
+    const KernelTime *from = &kernels[k];
+    if (!from->launches) continue;
+    if (!kept || compare_words(&kernels[kept - 1], from) != 0) {
+      kernels[kept++] = *from;
+      continue;
+    }
+    KernelTime *to = &kernels[kept - 1];
+    to->launches += from->launches;
+    to->seconds += from->seconds;
+    to->flops += from->flops;
+    to->read += from->read;
+    to->written += from->written;
+    to->least += from->least;
+  }
+  return kept;
+}
+
+/* The place of its kernel in a list of all, of which the last is the library's. */
+static uint32_t kernel_of(const Program *program, const Launch *launch) {
+  return launch->product ? program->kernel_count : launch->kernel;
+}
+
+static void add_launch(KernelTime *time, const Launch *launch, double seconds) {
+  time->launches++;
+  time->seconds += seconds;
+  time->flops += launch->flops;
+  time->read += (double)launch->read_bytes;
+  time->written += (double)launch->written_bytes;
+  time->least += (double)launch->least_bytes;
+}
+
+static void name_kernel(const Program *program, uint32_t kernel, KernelTime *time) {
+  bool library = kernel == program->kernel_count;
+  const char *description = library ? NULL : program->kernels[kernel].description;
+  time->name = library ? "cublas" : program->kernels[kernel].name;
+  time->description = description ? description : "";
 }
 
 static bool time_kernels(Profile *profile, Arena *arena, Err *err) {
@@ -147,81 +179,44 @@ static bool time_kernels(Profile *profile, Arena *arena, Err *err) {
   const ProgramStep *step = profile->step;
   size_t launches = 0, at = 0;
   for (uint32_t s = 0; s < step->segment_count; s++) launches += step->segments[s].count;
-  double *seconds = ARENA_ARRAY(arena, double, launches ? launches : 1);
+  double *seconds = ARENA_ARRAY(arena, double, launches + 1);
   for (int i = 0; i < TABLE_STEPS; i++)
     if (!executor_profile(profile->executor, step, program->batch, seconds, err)) return false;
   KernelTime *kernels = ARENA_ARRAY(arena, KernelTime, program->kernel_count + 1); /* the last: the library's products */
+  for (uint32_t k = 0; k <= program->kernel_count; k++) name_kernel(program, k, &kernels[k]);
   for (uint32_t s = 0; s < step->segment_count; s++)
     for (uint32_t l = 0; l < step->segments[s].count; l++, at++) {
       const Launch *launch = &step->segments[s].launches[l];
-      KernelTime *kernel = &kernels[launch->product ? program->kernel_count : launch->kernel];
-      kernel->launches++;
-      kernel->seconds += seconds[at] / (double)TABLE_STEPS;
-      kernel->flops += launch->flops;
-      profile->flops += launch->flops;
+      add_launch(&kernels[kernel_of(program, launch)], launch, seconds[at] / (double)TABLE_STEPS);
+      add_launch(&profile->whole, launch, seconds[at] / (double)TABLE_STEPS);
     }
   profile->kernels = kernels;
-  for (uint32_t k = 0; k <= program->kernel_count; k++) {
-    if (!kernels[k].launches) continue;
-    kernels[profile->kernel_count] = kernels[k];
-    kernels[profile->kernel_count++].name = k < program->kernel_count ? program->kernels[k].name : "cublas";
-  }
-  qsort(kernels, profile->kernel_count, sizeof *kernels, compare_kernels);
+  profile->kernel_count = join_alike(kernels, program->kernel_count + 1);
+  qsort(kernels, profile->kernel_count, sizeof *kernels, compare_times);
   return true;
 }
 
-static double kernels_seconds(const Profile *profile) {
-  double sum = 0;
-  for (size_t k = 0; k < profile->kernel_count; k++) sum += profile->kernels[k].seconds;
-  return sum;
+/* Of a CPU: with what the kernels are compared. */
+static bool find_machine(Profile *profile, const SharedOptions *options, Arena *arena, Err *err) {
+  if (profile->program->device != PROGRAM_CPU) return true;
+  EmitTarget *target = emit_target_new(options->cpu, false, err);
+  if (!target) return false;
+  profile->has_machine = true;
+  machine_figures(target, options->threads, options->no_cache ? NULL : emit_cache_folder(arena), &profile->machine, NULL);
+  emit_target_free(target);
+  return true;
 }
 
-/* GFLOP/s; 0 where nothing was measured. */
-static double gflops(double flops, double seconds) {
-  return seconds > 0 ? flops / seconds / 1e9 : 0;
-}
-
-static void print_text(const Profile *profile, const ProfileOptions *options) {
-  double sum = kernels_seconds(profile);
-  printf("%s of %s, batch %d, %s", profile->step->name, profile->program->name, profile->program->batch,
-         profile->program->target);
-  if (profile->program->device == PROGRAM_CPU) printf(", %d threads", options->shared.threads);
-  printf("\n");
-  printf("median %.2f ms, least %.2f ms, of %d steps\n", 1e3 * profile->median_seconds, 1e3 * profile->least_seconds,
-         options->steps);
-  printf("%.3f useful GFLOP a step, %.1f GFLOP/s\n", profile->flops / 1e9, gflops(profile->flops, profile->median_seconds));
-  printf("peak memory %.0f MiB, of the whole process; parameters %.1f MiB, the step's arena %.1f MiB\n",
-         (double)profile->peak_bytes / 0x1p20, (double)profile->program->parameter_bytes / 0x1p20,
-         (double)profile->step->arena_bytes / 0x1p20);
-  printf("start-up %.2f s\n\n%10s %10s %7s %9s  %s\n", profile->compile_seconds, "launches", "ms", "share", "GFLOP/s", "kernel");
-  for (size_t k = 0; k < profile->kernel_count && k < SHOWN_KERNELS; k++) {
-    const KernelTime *kernel = &profile->kernels[k];
-    printf("%10d %10.3f %6.1f%% %9.1f  %s\n", kernel->launches, 1e3 * kernel->seconds, sum > 0 ? 100 * kernel->seconds / sum : 0,
-           gflops(kernel->flops, kernel->seconds), kernel->name);
-  }
-  if (profile->kernel_count > SHOWN_KERNELS)
-    printf("... and %zu kernels more; --json has all\n", profile->kernel_count - SHOWN_KERNELS);
-}
-
-static void print_json(const Profile *profile, const ProfileOptions *options) {
-  double sum = kernels_seconds(profile);
-  json_t *kernels = json_array();
-  for (size_t k = 0; k < profile->kernel_count; k++) {
-    const KernelTime *kernel = &profile->kernels[k];
-    json_array_append_new(kernels, json_pack("{s:s, s:i, s:f, s:f, s:f}", "name", kernel->name, "launches", (int)kernel->launches,
-                                             "ms", 1e3 * kernel->seconds, "share", sum > 0 ? kernel->seconds / sum : 0, "gflops",
-                                             gflops(kernel->flops, kernel->seconds)));
-  }
-  json_t *root = json_pack(
-      "{s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:o}", "model", profile->program->name, "step",
-      profile->step->name, "target", profile->program->target, "batch", (int)profile->program->batch, "threads",
-      (int)options->shared.threads, "steps", (int)options->steps, "median_ms", 1e3 * profile->median_seconds, "least_ms",
-      1e3 * profile->least_seconds, "gflop", profile->flops / 1e9, "gflops", gflops(profile->flops, profile->median_seconds),
-      "startup_seconds", profile->compile_seconds, "peak_bytes", (json_int_t)profile->peak_bytes, "parameter_bytes",
-      (json_int_t)profile->program->parameter_bytes, "arena_bytes", (json_int_t)profile->step->arena_bytes, "kernels", kernels);
-  json_dumpf(root, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
-  putchar('\n');
-  json_decref(root);
+static bool measure(Profile *profile, const ProfileOptions *options, Arena *arena, Err *err) {
+  ExecutorOptions how = {.threads = options->shared.threads};
+  if (!driver_emulator(&options->shared, &how.emulator, arena, err)) return false;
+  profile->executor = executor_new(profile->program, &how, err);
+  bool done = profile->executor && find_machine(profile, &options->shared, arena, err) && fill_inputs(profile, arena, err) &&
+              time_steps(profile, options->steps, arena, err) && time_kernels(profile, arena, err) &&
+              (!options->trace || profile_trace(profile, options->trace, err));
+  profile->peak_bytes = peak_memory();
+  executor_free(profile->executor);
+  return done;
 }
 
 static bool profile_step(const ProfileOptions *options, const Model *model, double start, Arena *arena, Err *err) {
@@ -231,18 +226,9 @@ static bool profile_step(const ProfileOptions *options, const Model *model, doub
   Profile profile = {.program = compiled->program, .compile_seconds = driver_seconds() - start};
   profile.step = program_find_step(profile.program, options->step);
   if (!profile.step) die("the program has no %s", options->step);
-  ExecutorOptions how = {.threads = options->shared.threads};
-  bool done = driver_emulator(&options->shared, &how.emulator, arena, err) &&
-              (profile.executor = executor_new(profile.program, &how, err)) && fill_inputs(&profile, arena, err) &&
-              time_steps(&profile, options->steps, arena, err) && time_kernels(&profile, arena, err);
-  if (done) {
-    profile.peak_bytes = peak_memory();
-    if (options->json)
-      print_json(&profile, options);
-    else
-      print_text(&profile, options);
-  }
-  executor_free(profile.executor);
+  bool done = measure(&profile, options, arena, err);
+  if (done && options->json) profile_print_json(&profile, options);
+  if (done && !options->json) profile_print_text(&profile, options);
   pipeline_free(compiled);
   return done;
 }

@@ -152,7 +152,9 @@ void module_free_tables(Module *module) {
 /* ---- value numbering ---- */
 
 static Type clean_type(Type type) {
-  return type_tensor(type.rank, type.dims, type.batched);
+  Type clean = type_tensor(type.rank, type.dims, type.batched);
+  clean.layout = type.layout;
+  return clean;
 }
 
 Attributes attributes_of(OpCode op, const Attributes *given) {
@@ -271,6 +273,11 @@ static Type type_of_new(const Graph *graph, OpCode op, const ValueId *operands, 
   if (!op_result_type(op, types, count, attributes, &type, &err)) die("%s: %s", graph->name, err.text);
   if (types != few) free(types);
   return type;
+}
+
+ValueId graph_find(const Graph *graph, OpCode op, const ValueId *operands, int32_t count, const Attributes *attributes) {
+  Attributes clean = attributes_of(op, attributes);
+  return *find_slot(graph, op, operands, count, &clean);
 }
 
 ValueId graph_emit(Graph *graph, OpCode op, const ValueId *operands, int32_t count, const Attributes *attributes) {

@@ -30,6 +30,7 @@ static unsigned zero_operands(OpCode op) {
   case OP_LINEAR_GRAD_INPUT:
   case OP_LINEAR_GRAD_WEIGHT: return 3;
   case OP_SOFTMAX_GRAD:
+  case OP_ROW_SUM:
   case OP_BATCH_SUM:
   case OP_CROSS_ENTROPY_GRAD:
   case OP_BATCH_MEAN:

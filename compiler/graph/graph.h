@@ -20,10 +20,22 @@ enum { NO_VALUE = -1, MAX_RANK = 4 };
 
 typedef enum ElementType { ELEMENT_F32, ELEMENT_I32 } ElementType;
 
+/* In which order kernels keep the elements. The interpreter does not care, and no rule of shapes does; compiler/graph/layout.c
+ * says which values have which. */
+typedef enum Layout {
+  LAYOUT_PLAIN,  /* row-major as the shape is written, or not decided yet: no word in the text */
+  LAYOUT_NHWC,   /* images: channels side by side */
+  LAYOUT_NC,     /* features of images */
+  LAYOUT_YXIO,   /* weights of convolutions, and vectors that are the elements of one: (ky, kx, I/groups, O) */
+  LAYOUT_IO,     /* a linear layer's (M, N): (N, M) */
+  LAYOUT_I_YXIO, /* of a layer that generates weights, (M, N): N, then its M rows in the order of the weights */
+} Layout;
+
 typedef struct Type {
   ElementType element;
   bool batched;           /* a leading B before `dims` */
   uint8_t rank;           /* of `dims`, without B */
+  uint8_t layout;         /* a Layout; no part of what makes types equal */
   int32_t dims[MAX_RANK]; /* activations: C, H, W; convolution weights: O, I/groups, ky, kx; unused entries are 0 */
 } Type;
 
@@ -123,13 +135,15 @@ void module_free_tables(Module *module); /* the heap parts (vectors, hash tables
 
 Type type_tensor(int rank, const int32_t *dims, bool batched);
 Type type_scalar(void);
-bool type_equal(Type a, Type b);
+bool type_equal(Type a, Type b);                 /* element and shape */
 int64_t type_elements(Type type, int64_t batch); /* B = batch where batched */
 
 /* Appends the node, or returns an equal one that is there; folds what is constant. Types are worked out by the table's shape
  * rule; a breach of a rule is a bug of the caller (die). `attributes` may be null for none. Any node can be copied into another
  * graph of its module with this alone, leaves too. */
 ValueId graph_emit(Graph *graph, OpCode op, const ValueId *operands, int32_t count, const Attributes *attributes);
+/* The node that graph_emit would find; NO_VALUE: there is none yet. Nothing is folded. */
+ValueId graph_find(const Graph *graph, OpCode op, const ValueId *operands, int32_t count, const Attributes *attributes);
 ValueId graph_input(Graph *graph, const char *name, Type type);
 ValueId graph_parameter(Graph *graph, int32_t parameter);
 ValueId graph_constant(Graph *graph, double value, Type type);
@@ -146,8 +160,27 @@ static inline Type graph_type(const Graph *graph, ValueId value) {
   return graph->nodes.data[value].type;
 }
 
+/* Copies what some result or update needs, and every input, into a new graph of the module. `rewrite` (null: graph_emit) emits
+ * what takes the place of `value`, whose operands in `out` are `operands`. A graph with layouts gives one with layouts. */
+typedef ValueId GraphRewrite(void *context, Graph *out, const Graph *in, ValueId value, const ValueId *operands);
+Graph *graph_copy(const Graph *in, GraphRewrite *rewrite, void *context);
+
+/* ---- layouts ---- */
+/* Gives every type of the graph its layout. False: `err` names a value whose elements no kernel finds in the order it needs. */
+bool graph_set_layouts(Graph *graph, Err *err);
+bool graph_has_layouts(const Graph *graph);
+Layout parameter_layout(const Parameter *parameter);
+
 /* ---- the table ---- */
-typedef enum OpClass { CLASS_LEAF, CLASS_SMALL, CLASS_MAP, CLASS_WINDOW, CLASS_REDUCE, CLASS_DATA } OpClass;
+typedef enum OpClass {
+  CLASS_LEAF,
+  CLASS_MARK, /* stands where a pass will put something, and is not computed */
+  CLASS_SMALL,
+  CLASS_MAP,
+  CLASS_WINDOW,
+  CLASS_REDUCE,
+  CLASS_DATA,
+} OpClass;
 typedef struct OpInfo {
   const char *text;
   int32_t arity;       /* -1: variadic */

@@ -25,6 +25,11 @@ TypeText type_text(Type type);
 /* Every extent at least 1, and at most INT32_MAX elements without B. */
 bool type_valid(Type type);
 
+/* The word of a layout; null: it is plain, or there is none. */
+const char *layout_text(Layout layout);
+/* The first breach of the rules of layouts, or of what the types say; a graph without layouts has none. */
+bool layouts_ok(const Graph *graph, Err *err);
+
 /* A letter or `_`, then letters, digits, `_`, `.`. */
 bool graph_name_ok(const char *name);
 const char *parameter_kind_text(ParameterKind kind);

@@ -18,7 +18,8 @@ static void run_call(const Call *call) {
   case CLASS_WINDOW: interpret_window(call); return;
   case CLASS_REDUCE: interpret_reduce(call); return;
   case CLASS_DATA: interpret_data(call); return;
-  case CLASS_LEAF: break;
+  case CLASS_LEAF:
+  case CLASS_MARK: break;
   }
   die("%s is not computed", op_table[call->op].text);
 }
@@ -89,6 +90,9 @@ static bool run_node(const Run *run, ValueId value) {
   int64_t elements = type_elements(node->type, out->batch);
   double *data = out->values[value] = memory_alloc((size_t)elements * sizeof(double));
   if (op_table[node->op].class == CLASS_LEAF) return fill_leaf(run, node, data, elements);
+  if (op_table[node->op].class == CLASS_MARK)
+    return err_set(run->err, "the step %s asks for a gradient that was not worked out yet; the pass autodiff does it",
+                   out->graph->name);
   if (!labels_ok(run, node)) return false;
   TensorValue *operands = memory_alloc((size_t)node->operand_count * sizeof *operands);
   for (int32_t i = 0; i < node->operand_count; i++)

@@ -117,6 +117,9 @@ void interpret_small(const Call *call) {
   case OP_SUM_SQUARES:
     for (int64_t i = 0; i < elements; i++) call->y[0] += x[i] * x[i];
     return;
+  case OP_ROW_SUM:
+    for (int64_t i = 0, n = call->x[0].type.dims[1]; i < n; i++) call->y[0] += x[call->attributes->index * n + i];
+    return;
   case OP_SQRT: call->y[0] = sqrt(x[0]); return;
   case OP_CLIP: call->y[0] = call->attributes->value == 0 ? 1 : fmin(1, call->attributes->value / (x[0] + 1e-6)); return;
   default: die("%s is no small operation", op_table[call->op].text);

@@ -68,7 +68,7 @@ static bool take_number(Parser *p, double *value) {
 }
 
 /* `f32[B, 3, 32, 32]` */
-static bool take_type(Parser *p, Type *type) {
+static bool take_shape(Parser *p, Type *type) {
   Word word = words_take(&p->words);
   size_t start = p->words.start;
   *type = type_scalar();
@@ -86,6 +86,16 @@ static bool take_type(Parser *p, Type *type) {
   if (!words_expect(&p->words, "]")) return false;
   p->words.start = start;
   return type_valid(*type) || words_fail(&p->words, "%s is empty or too large", type_text(*type).text);
+}
+
+/* `f32[B, 3, 32, 32] nhwc`, or without a layout */
+static bool take_type(Parser *p, Type *type) {
+  if (!take_shape(p, type)) return false;
+  size_t start = p->words.start;
+  for (int layout = LAYOUT_PLAIN + 1; layout_text((Layout)layout) && !type->layout; layout++)
+    if (words_accept(&p->words, layout_text((Layout)layout))) type->layout = (uint8_t)layout;
+  p->words.start = start;
+  return true;
 }
 
 /* ---- attributes ---- */
@@ -219,6 +229,7 @@ static bool parse_node(Parser *p, Word word) {
   if (!type_equal(result, declared))
     return words_fail(&p->words, "%s gives %s, not %s", op_table[op].text, type_text(result).text, type_text(declared).text);
   if (!room(p)) return false;
+  result.layout = declared.layout;
   p->number.data[number] = graph_append(p->graph, op, p->operands.data, count, &attributes, result);
   return true;
 }
@@ -319,7 +330,7 @@ static bool parse_parameter(Parser *p) {
       !take_init(p, &parameter))
     return false;
   if (words_accept(&p->words, ",")) {
-    if (!words_expect(&p->words, "generates") || !take_type(p, &parameter.generates)) return false;
+    if (!words_expect(&p->words, "generates") || !take_shape(p, &parameter.generates)) return false;
     if (parameter.generates.batched || parameter.generates.rank == 0)
       return words_fail(&p->words, "@%s generates %s, which has no shape", name, type_text(parameter.generates).text);
   }

@@ -116,11 +116,13 @@ static void print_head(const Graph *graph, Text *out) {
   text_add(out, ") {\n");
 }
 
-static void print_node(const Graph *graph, const int32_t *number, ValueId value, Text *out) {
+enum { COLUMN = 26, LAYOUT_COLUMN = 32 }; /* where most definitions have ended, without and with layouts */
+
+static void print_node(const Graph *graph, const int32_t *number, ValueId value, int column, Text *out) {
   const GraphNode *node = graph_node(graph, value);
   char definition[96];
   snprintf(definition, sizeof definition, "%%%d %s", number[value], type_text(node->type).text);
-  text_printf(out, "  %-26s = %s", definition, op_table[node->op].text);
+  text_printf(out, "  %-*s = %s", column, definition, op_table[node->op].text);
   for (int32_t i = 0; i < node->operand_count; i++) {
     text_add(out, i ? ", " : " ");
     print_value(graph, number, node->operands[i], out);
@@ -131,10 +133,11 @@ static void print_node(const Graph *graph, const int32_t *number, ValueId value,
 
 void graph_print(const Graph *graph, Text *out) {
   int32_t *number = number_lines(graph);
+  int column = graph_has_layouts(graph) ? LAYOUT_COLUMN : COLUMN;
   print_head(graph, out);
   for (size_t i = 0; i < graph->nodes.count; i++) {
     OpCode op = graph->nodes.data[i].op;
-    if (op != OP_INPUT && op != OP_PARAM) print_node(graph, number, (ValueId)i, out);
+    if (op != OP_INPUT && op != OP_PARAM) print_node(graph, number, (ValueId)i, column, out);
   }
   for (size_t i = 0; i < graph->results.count; i++) {
     text_printf(out, "  result %s = ", graph->results.data[i].name);

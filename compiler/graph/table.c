@@ -270,6 +270,8 @@ static bool rule(const Rule *r) {
   case OP_PARAM:
   case OP_CONST: return give(r, a->shape);
 
+  case OP_GRADIENT: return scalar(r, 0) && any_float(r, 1) && give(r, r->x[1]);
+
   case OP_SOFTMAX: return vector(r, 0) && give(r, r->x[0]);
   case OP_SOFTMAX_GRAD: return vector(r, 0) && same(r, 0, 2) && give(r, r->x[0]);
   case OP_ELEMENT:
@@ -300,6 +302,10 @@ static bool rule(const Rule *r) {
 
   case OP_BN_MOMENTS: return image(r, 0) && give(r, moments);
   case OP_BN_GRAD_SUMS: return image(r, 0) && same(r, 0, 2) && pair_per_channel(r, 2) && give(r, moments);
+  case OP_ROW_SUM:
+    if (!is_float(r->x[0], 2, false)) return wanted(r, 0, "f32[K, N]");
+    if (a->index < 0 || a->index >= r->x[0].dims[0]) return breach(r, "row %d of %s", a->index, type_text(r->x[0]).text);
+    return give(r, none);
   case OP_CHANNEL_SUM: return image(r, 0) && give(r, channels);
   case OP_CHANNEL_DOT: return image(r, 0) && same(r, 0, 2) && give(r, channels);
   case OP_DOT: return any_float(r, 0) && same(r, 0, 2) && give(r, none);
@@ -342,5 +348,6 @@ bool op_result_type(OpCode op, const Type *operands, int32_t count, const Attrib
   for (int32_t i = 0; i < count; i++)
     if (!type_valid(operands[i])) return breach(&r, "operand %d has no valid type", i);
   if (!rule(&r)) return false;
+  if (op_table[op].class != CLASS_LEAF) result->layout = LAYOUT_PLAIN; /* graph_set_layouts knows better */
   return type_valid(*result) || breach(&r, "the result would be %s, which is empty or too large", type_text(*result).text);
 }

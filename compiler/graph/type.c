@@ -44,6 +44,7 @@ TypeText type_text(Type type) {
   size_t at = (size_t)snprintf(out.text, size, "%s[%s", type.element == ELEMENT_I32 ? "i32" : "f32", type.batched ? "B" : "");
   for (int i = 0; i < type.rank && i < MAX_RANK; i++)
     at += (size_t)snprintf(out.text + at, size - at, "%s%d", i || type.batched ? ", " : "", type.dims[i]);
-  snprintf(out.text + at, size - at, "]");
+  const char *layout = layout_text((Layout)type.layout);
+  snprintf(out.text + at, size - at, "]%s%s", layout ? " " : "", layout ? layout : "");
   return out;
 }

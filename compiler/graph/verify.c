@@ -38,6 +38,10 @@ static bool node_ok(const Graph *graph, size_t value, Err *err) {
   free(types);
   if (!ok) return wrong(graph, value, err, rule.text);
   if (!type_equal(result, node->type)) return wrong(graph, value, err, "the type is not the rule's");
+  if (node->op == OP_GRADIENT) {
+    OpCode by = graph_node(graph, node->operands[1])->op;
+    if (by != OP_INPUT && by != OP_PARAM) return wrong(graph, value, err, "a gradient is by an input or a parameter");
+  }
   return op_table[node->op].class != CLASS_LEAF || leaf_ok(graph, value, err);
 }
 
@@ -103,5 +107,5 @@ static bool updates_ok(const Graph *graph, Err *err) {
 bool graph_verify(const Graph *graph, Err *err) {
   for (size_t i = 0; i < graph->nodes.count; i++)
     if (!node_ok(graph, i, err)) return false;
-  return inputs_ok(graph, err) && results_ok(graph, err) && updates_ok(graph, err);
+  return inputs_ok(graph, err) && results_ok(graph, err) && updates_ok(graph, err) && layouts_ok(graph, err);
 }

@@ -1,11 +1,13 @@
-/* autodiff: reverse-mode differentiation of a step, one rule per operation.
+/* autodiff: reverse-mode differentiation of a step, one rule per operation. A step asks for gradients by name, `gradient %loss,
+ * @w`; where the first one by a loss stands the pass puts the gradients of all that are asked for, and each takes its place.
  *
  * The graph is walked from the loss down; every user of a value has a larger id, so a value's adjoint is complete when the walk
  * arrives. Contributions are added in the order of the walk, which makes the sum's order a property of the graph alone. A rule
  * gives the gradient with respect to one operand and is asked only for operands on which something wanted depends, so a step
  * whose gate is closed holds no gradient that it does not use.
  *
- * Needs: a verified graph. Breaks: nothing; nodes are only appended. Two things are not local to a node:
+ * Needs: a verified graph for which pass_autodiff_ready holds: every way from a loss to what it is differentiated by has a rule.
+ * Breaks: nothing. Two things are not local to a node:
  * - The K `element`s of one softmax: their gradients become one `stack` (zero where an entry is not used), not K one-hot vectors.
  * - Batch normalisation: `bn_apply(x, bn_moments(x))` is differentiated as a whole, so `bn_moments` has no rule of its own.
  *   Moments that are given (running statistics) are constants. */
@@ -296,8 +298,8 @@ static void mark_dependent(const Walk *w, ValueId loss, const ValueId *wanted, s
   }
 }
 
-void pass_autodiff(Graph *graph, ValueId loss, const ValueId *wanted, size_t count, ValueId *gradients) {
-  if (!type_equal(graph_type(graph, loss), type_scalar())) die("%s: the loss %%%d is no scalar", graph->name, (int)loss);
+/* Appends the gradients of `loss` by each of `wanted`; NO_VALUE where it does not depend on one. */
+static void append_gradients(Graph *graph, ValueId loss, const ValueId *wanted, size_t count, ValueId *gradients) {
   Arena *scratch = arena_new();
   size_t values = (size_t)loss + 1;
   Walk w = {graph, scratch, ARENA_ARRAY(scratch, bool, values), ARENA_ARRAY(scratch, ValueId, values),
@@ -311,4 +313,112 @@ void pass_autodiff(Graph *graph, ValueId loss, const ValueId *wanted, size_t cou
   }
   for (size_t i = 0; i < count; i++) gradients[i] = wanted[i] <= loss ? w.adjoint[wanted[i]] : NO_VALUE;
   arena_free(scratch);
+}
+
+/* ---- the pass ---- */
+
+/* What the copy so far has found out about the marks of the old graph. */
+typedef struct Marks {
+  ValueId *gradient; /* of each old mark its value in the new graph; NO_VALUE: not yet */
+  ValueId *map;      /* of each old value that was copied */
+} Marks;
+
+/* The gradients by all marks of one loss, in the order of the marks. */
+static void put_gradients(Marks *marks, Graph *out, const Graph *in, ValueId loss, ValueId first) {
+  size_t count = 0, most = in->nodes.count;
+  ValueId *wanted = memory_alloc(most * sizeof *wanted), *found = memory_alloc(most * sizeof *found);
+  for (size_t v = (size_t)first; v < most; v++) {
+    const GraphNode *node = graph_node(in, (ValueId)v);
+    if (node->op != OP_GRADIENT || node->operands[0] != loss) continue;
+    ValueId by = marks->map[node->operands[1]]; /* NO_VALUE: it stands below, so the loss does not depend on it */
+    wanted[count++] = by == NO_VALUE ? (ValueId)out->nodes.count : by;
+  }
+  append_gradients(out, marks->map[loss], wanted, count, found);
+  count = 0;
+  for (size_t v = (size_t)first; v < most; v++) {
+    const GraphNode *node = graph_node(in, (ValueId)v);
+    if (node->op != OP_GRADIENT || node->operands[0] != loss) continue;
+    ValueId gradient = found[count++];
+    marks->gradient[v] = gradient != NO_VALUE ? gradient : graph_constant(out, 0, node->type);
+  }
+  free(wanted);
+  free(found);
+}
+
+static ValueId replace_marks(void *context, Graph *out, const Graph *in, ValueId value, const ValueId *operands) {
+  Marks *marks = context;
+  const GraphNode *node = graph_node(in, value);
+  if (node->op != OP_GRADIENT)
+    return marks->map[value] = graph_emit(out, node->op, operands, node->operand_count, node->attributes);
+  if (marks->gradient[value] == NO_VALUE) put_gradients(marks, out, in, node->operands[0], value);
+  return marks->map[value] = marks->gradient[value];
+}
+
+Graph *pass_autodiff(const Graph *in) {
+  size_t count = in->nodes.count;
+  Marks marks = {memory_alloc((count + 1) * sizeof(ValueId)), memory_alloc((count + 1) * sizeof(ValueId))};
+  for (size_t v = 0; v < count; v++) marks.gradient[v] = marks.map[v] = NO_VALUE;
+  Graph *out = graph_copy(graph_copy(in, replace_marks, &marks), NULL, NULL); /* some of what was appended has no user */
+  free(marks.gradient);
+  free(marks.map);
+  return out;
+}
+
+/* ---- what it needs ---- */
+
+/* Whether the gradient of `value` can be led through its operand i; `depends` as the walk's. */
+static bool has_rule(const Graph *graph, ValueId value, int32_t i, const bool *depends, Err *err) {
+  const GraphNode *node = graph_node(graph, value);
+  if (node->op == OP_BN_APPLY) {
+    const GraphNode *moments = graph_node(graph, node->operands[1]);
+    bool own = moments->op == OP_BN_MOMENTS && moments->operands[0] == node->operands[0];
+    return own || !depends[node->operands[1]] ||
+           err_set(err, "step %s: no gradient leads through bn_apply where its moments are those of another value", graph->name);
+  }
+  return rules[node->op].operands >> (i < 31 ? i : 31) & 1 ||
+         err_set(err, "step %s: no gradient leads through operand %d of %s", graph->name, i, op_table[node->op].text);
+}
+
+/* Whether every way from the loss to what is asked for has rules. */
+static bool ways_ready(const Graph *graph, ValueId loss, bool *depends, bool *reached, Err *err) {
+  size_t count = graph->nodes.count;
+  for (size_t v = 0; v < count; v++) depends[v] = reached[v] = false;
+  for (size_t v = (size_t)loss + 1; v < count; v++)
+    if (graph_node(graph, (ValueId)v)->op == OP_GRADIENT && graph_node(graph, (ValueId)v)->operands[0] == loss)
+      depends[graph_node(graph, (ValueId)v)->operands[1]] = true;
+  for (ValueId v = 0; v <= loss; v++) {
+    const GraphNode *node = graph_node(graph, v);
+    for (int32_t i = 0; i < node->operand_count; i++) depends[v] |= depends[node->operands[i]];
+  }
+  reached[loss] = true;
+  for (ValueId v = loss; v >= 0; v--) {
+    const GraphNode *node = graph_node(graph, v);
+    for (int32_t i = 0; reached[v] && i < node->operand_count; i++) {
+      ValueId x = node->operands[i];
+      if (!depends[x]) continue;
+      if (!has_rule(graph, v, i, depends, err)) return false;
+      reached[x] |= !(node->op == OP_BN_APPLY && i == 1);
+    }
+  }
+  return true;
+}
+
+bool pass_autodiff_ready(const Graph *graph, Err *err) {
+  enum { MOST_VALUES = 1 << 18, MOST_LOSSES = 16 }; /* what comes of them is below what a graph may have */
+  size_t count = graph->nodes.count, losses = 0;
+  bool ready = true, *depends = memory_alloc(count + 1), *reached = memory_alloc(count + 1), *done = memory_alloc(count + 1);
+  for (size_t v = 0; v < count && ready; v++) {
+    const GraphNode *node = &graph->nodes.data[v];
+    if (node->op != OP_GRADIENT || done[node->operands[0]]) continue;
+    done[node->operands[0]] = true;
+    losses++;
+    ready = ways_ready(graph, node->operands[0], depends, reached, err);
+  }
+  if (ready && losses && count > MOST_VALUES / (losses < MOST_LOSSES ? losses : MOST_LOSSES))
+    ready = err_set(err, "step %s: %zu values are too many for the gradients of %zu losses", graph->name, count, losses);
+  if (ready && losses > MOST_LOSSES) ready = err_set(err, "step %s: gradients of more than %d losses", graph->name, MOST_LOSSES);
+  free(depends);
+  free(reached);
+  free(done);
+  return ready;
 }

@@ -1,17 +1,14 @@
 /* Graph to launches: walks the values in order; each that is kept in memory becomes one or more launches of kernel families.
  *
  * A launch's segment is one past the last segment that writes something it reads, so independent launches (the operations of a
- * node, all GeneratingBlocks) share a segment and its one barrier. Nodes' outputs are written into their concatenation straight
- * away. Parameters are updated in place, in segments after all that read them. */
+ * node, all GeneratingBlocks) share a segment and its one barrier. On a CPU a launch that works image by image needs no barrier
+ * before another that does: it joins the segment, and all of a segment's launches with equally many images a task make a run: a
+ * worker takes a task and runs them on it one after another. What only one run touches is kept in the worker's scratch.
+ * Nodes' outputs are written into their concatenation straight away. Parameters are updated in place, in segments after all that
+ * read them. */
 #include "compiler/pass/schedule_private.h"
 
 #include "runtime/base/hash.h"
-
-struct KernelKey {
-  Family family;
-  const void *spec;
-  uint64_t hash;
-};
 
 static int32_t kernel_for(KernelSet *set, Family family, const void *spec) {
   size_t bytes = family_spec_bytes(family);
@@ -31,10 +28,19 @@ static int32_t kernel_for(KernelSet *set, Family family, const void *spec) {
   return (int32_t)set->kernels.count - 1;
 }
 
-void call_place(Call *call, Place place, int32_t ready) {
+Ready ready_both(Ready a, Ready b) {
+  if (a.all < b.all) return ready_both(b, a);
+  /* `a` is the later one: an aligned reader of a may be early where it may read b, too */
+  int32_t other = b.images == a.images ? b.aligned : b.all;
+  if (other > a.aligned) a.aligned = other;
+  if (a.aligned > a.all) a.aligned = a.all;
+  return a;
+}
+
+void call_place(Call *call, Place place, Ready ready) {
   if (call->count == CALL_MOST_BUFFERS) die("a launch with more than %d buffers", CALL_MOST_BUFFERS);
+  call->ready[call->count] = ready;
   call->buffers[call->count++] = place;
-  if (ready > call->segment) call->segment = ready;
 }
 
 void call_read(Scheduler *s, Call *call, ValueId v) {
@@ -53,8 +59,18 @@ bool schedule_unaligned(const Scheduler *s, Place place, int32_t channels) {
   return s->kernels->target.gpu && place.offset % width != 0;
 }
 
-static int32_t plan_launch(Scheduler *s, Call *call, PlannedLaunch launch) {
-  launch.segment = call->segment;
+/* Tasks of `images` images each, without bands, on a CPU: such launches may share a task. */
+static bool is_aligned(const Scheduler *s, const PlannedLaunch *launch) {
+  return !s->kernels->target.gpu && fuse_wants(&s->kernels->fuse, FUSE_RUN) && launch->images > 0 && launch->tasks == 1;
+}
+
+static Ready plan_launch(Scheduler *s, Call *call, PlannedLaunch launch) {
+  bool aligned = is_aligned(s, &launch);
+  for (int32_t i = -1; i < call->count; i++) {
+    const Ready *ready = i < 0 ? &call->after : &call->ready[i];
+    int32_t from = aligned && ready->images == launch.images ? ready->aligned : ready->all;
+    if (from > launch.segment) launch.segment = from;
+  }
   launch.buffer_count = call->count;
   launch.order = (int32_t)s->out->launches.count;
   Place *buffers = ARENA_ARRAY(s->arena, Place, call->count);
@@ -63,16 +79,16 @@ static int32_t plan_launch(Scheduler *s, Call *call, PlannedLaunch launch) {
   vector_push(&s->out->launches, launch);
   for (int32_t i = 0; i < call->count; i++) {
     Storage *storage = &s->out->storages.data[call->buffers[i].storage];
-    if (call->segment < storage->first) storage->first = call->segment;
-    if (call->segment > storage->last) storage->last = call->segment;
+    if (launch.segment < storage->first) storage->first = launch.segment;
+    if (launch.segment > storage->last) storage->last = launch.segment;
   }
   for (int32_t i = 0; i < call->read_count; i++)
-    if (s->parameter_read[call->reads[i]] < call->segment) s->parameter_read[call->reads[i]] = call->segment;
-  if (call->segment + 1 > s->out->segment_count) s->out->segment_count = call->segment + 1;
-  return call->segment + 1;
+    if (s->parameter_read[call->reads[i]] < launch.segment) s->parameter_read[call->reads[i]] = launch.segment;
+  if (launch.segment + 1 > s->out->segment_count) s->out->segment_count = launch.segment + 1;
+  return (Ready){launch.segment + 1, aligned ? launch.segment : launch.segment + 1, launch.images};
 }
 
-int32_t call_launch(Scheduler *s, Call *call, Family family, void *spec, int32_t images, int32_t tasks, double flops) {
+Ready call_launch(Scheduler *s, Call *call, Family family, void *spec, int32_t images, int32_t tasks, double flops) {
   memcpy(spec, &s->kernels->target, sizeof s->kernels->target);
   int32_t kernel = kernel_for(s->kernels, family, spec);
   const LoopKernel *built = s->kernels->kernels.data[kernel];
@@ -80,10 +96,16 @@ int32_t call_launch(Scheduler *s, Call *call, Family family, void *spec, int32_t
   return plan_launch(s, call, (PlannedLaunch){.kernel = kernel, .images = images, .tasks = tasks, .flops = flops});
 }
 
-int32_t call_product(Scheduler *s, Call *call, const ProgramProduct *product, double flops) {
+Ready call_product(Scheduler *s, Call *call, const ProgramProduct *product, double flops) {
   ProgramProduct *copy = ARENA_NEW(s->arena, ProgramProduct);
   *copy = *product;
   return plan_launch(s, call, (PlannedLaunch){.kernel = -1, .product = copy, .tasks = 1, .flops = flops});
+}
+
+Place schedule_images(Scheduler *s, LoopElement element, int64_t elements) {
+  Place place = schedule_storage(s, element, elements * s->batch);
+  s->out->storages.data[place.storage].image_bytes = elements * loop_element_bytes(element);
+  return place;
 }
 
 Place schedule_storage(Scheduler *s, LoopElement element, int64_t elements) {
@@ -104,13 +126,22 @@ static LoopElement element_of_value(const Scheduler *s, ValueId v) {
 Place schedule_place(Scheduler *s, ValueId v) {
   if (s->place[v].storage < 0) {
     Type type = graph_type(s->graph, v);
-    s->place[v] = schedule_storage(s, element_of_value(s, v), type_elements(type, s->batch));
+    LoopElement element = element_of_value(s, v);
+    s->place[v] =
+        type.batched ? schedule_images(s, element, type_elements(type, 1)) : schedule_storage(s, element, type_elements(type, 1));
     s->place[v].stride = type.batched ? type.dims[0] : 0;
   }
   return s->place[v];
 }
 
-void schedule_written(Scheduler *s, ValueId v, int32_t ready) {
+void schedule_overwrite(Scheduler *s, ValueId v, ValueId over) {
+  s->place[v] = s->place[over];
+  s->overwritten[over] = true;
+  const GraphNode *node = graph_node(s->graph, over);
+  if (node->op == OP_SLICE) s->overwritten[node->operands[0]] = true;
+}
+
+void schedule_written(Scheduler *s, ValueId v, Ready ready) {
   s->ready[v] = ready;
 }
 
@@ -133,9 +164,9 @@ Plane schedule_plane(const Scheduler *s, ValueId v, Place place) {
 }
 
 enum {
-  CPU_TASK_ELEMENTS = 16 << 10, /* a task's tensors stay in the second-level cache */
-  GPU_TASK_ELEMENTS = 1 << 10,  /* less is not worth a block */
-  GPU_MOST_TASKS = 528,         /* four blocks for each of 132 processors */
+  CPU_TASK_PIXELS = 512,       /* a task's tensors stay in the second-level cache */
+  GPU_TASK_ELEMENTS = 1 << 10, /* less is not worth a block */
+  GPU_MOST_TASKS = 528,        /* four blocks for each of 132 processors */
 };
 
 /* A GPU's bands: the most that divide the rows, leave a block enough to do, and whose partials stay smaller than what was read.
@@ -149,13 +180,22 @@ static int32_t bands_of(const Scheduler *s, int64_t elements, int32_t rows, int6
   return bands;
 }
 
-Split schedule_split(const Scheduler *s, int64_t elements, int32_t rows, int64_t slot) {
-  if (s->kernels->target.gpu) return (Split){1, bands_of(s, elements, rows, slot)};
-  int64_t images = CPU_TASK_ELEMENTS / (elements > 0 ? elements : 1);
-  return (Split){images < 1 ? 1 : (int32_t)images, 1};
+/* About CPU_TASK_PIXELS; a number that divides the batch is liked, for it gives tasks of one size. */
+static int32_t images_of(int64_t batch, int64_t pixels) {
+  int64_t most = CPU_TASK_PIXELS / (pixels > 0 ? pixels : 1);
+  if (most > batch) most = batch;
+  if (most < 1) return 1;
+  for (int64_t images = most; 2 * images > most; images--)
+    if (batch % images == 0) return (int32_t)images;
+  return (int32_t)most;
 }
 
-int32_t schedule_sum(Scheduler *s, Place partial, int32_t ready, Split split, int64_t elements, bool total, Place to) {
+Split schedule_split(const Scheduler *s, int64_t pixels, int64_t elements, int32_t rows, int64_t slot) {
+  if (s->kernels->target.gpu) return (Split){1, bands_of(s, elements, rows, slot)};
+  return (Split){images_of(s->batch, pixels), 1};
+}
+
+Ready schedule_sum(Scheduler *s, Place partial, Ready ready, Split split, int64_t elements, bool total, Place to) {
   SlotsSpec spec;
   memset(&spec, 0, sizeof spec);
   spec.images = split.images;
@@ -165,7 +205,7 @@ int32_t schedule_sum(Scheduler *s, Place partial, int32_t ready, Split split, in
   spec.total = total;
   Call call = {0};
   call_place(&call, partial, ready);
-  call_place(&call, to, 0);
+  call_place(&call, to, READY_AT_ONCE);
   return call_launch(s, &call, FAMILY_SUM_SLOTS, &spec, 0, total ? 1 : (int32_t)((elements + spec.chunk - 1) / spec.chunk), 0);
 }
 
@@ -185,13 +225,13 @@ static void schedule_data(Scheduler *s, ValueId v) {
     return;
   case OP_CONCAT: {
     Place whole = schedule_place(s, v);
-    int32_t at = 0, ready = 0;
+    int32_t at = 0;
+    Ready ready = READY_AT_ONCE;
     for (int32_t i = 0; i < node->operand_count; i++) {
       ValueId part = node->operands[i];
       Place to = {whole.storage, whole.offset + at, whole.stride};
       bool there = s->place[part].storage == to.storage && s->place[part].offset == to.offset;
-      int32_t written = there ? s->ready[part] : schedule_copy(s, part, to);
-      if (written > ready) ready = written;
+      ready = ready_both(ready, there ? s->ready[part] : schedule_copy(s, part, to));
       at += graph_type(s->graph, part).dims[0];
     }
     s->ready[v] = ready;
@@ -206,13 +246,13 @@ static void schedule_data(Scheduler *s, ValueId v) {
 static void schedule_value(Scheduler *s, ValueId v) {
   const GraphNode *node = graph_node(s->graph, v);
   switch (node->op) {
-  case OP_CONV: schedule_conv(s, v); return;
+  case OP_CONV: schedule_conv(s, v, NO_VALUE); return;
   case OP_CONV_GRAD_INPUT: schedule_conv_grad_input(s, v, NO_VALUE); return;
   case OP_CONV_GRAD_WEIGHT: schedule_conv_grad_weight(s, v); return;
   case OP_MAX_POOL:
   case OP_AVG_POOL:
   case OP_MAX_POOL_GRAD:
-  case OP_AVG_POOL_GRAD: schedule_pool(s, v); return;
+  case OP_AVG_POOL_GRAD: schedule_pool(s, v, NO_VALUE); return;
   case OP_BN_GRAD_SUMS:
   case OP_CHANNEL_SUM:
   case OP_CHANNEL_DOT: schedule_reduce(s, v); return;
@@ -247,6 +287,7 @@ static void schedule_leaf(Scheduler *s, ValueId v) {
 
 /* Gives the operands of each concatenation their places in it. */
 static void place_concatenations(Scheduler *s) {
+  if (!fuse_wants(&s->kernels->fuse, FUSE_PLACE)) return;
   for (size_t v = s->graph->nodes.count; v-- > 0;) {
     const GraphNode *node = &s->graph->nodes.data[v];
     if (node->op != OP_CONCAT || !node->type.batched) continue;
@@ -285,7 +326,7 @@ static void mark_updates(Scheduler *s) {
     const GraphNode *step = graph_node(s->graph, momentum->value);
     const GraphNode *gradient = graph_node(s->graph, step->operands[2]);
     if (gradient->op == OP_LINEAR_GRAD_WEIGHT && !graph_type(s->graph, gradient->operands[0]).batched &&
-        s->use_count[step->operands[2]] == 1)
+        s->use_count[step->operands[2]] == 1 && fuse_wants(&s->kernels->fuse, FUSE_DESCEND))
       s->done[step->operands[2]] = true;
   }
 }
@@ -313,10 +354,39 @@ static void schedule_results(Scheduler *s) {
   }
 }
 
-static int by_segment(const void *a, const void *b) {
+/* Of a segment first the runs, which are the most work, then single launches. */
+static int by_run(const void *a, const void *b) {
   const PlannedLaunch *x = a, *y = b;
   if (x->segment != y->segment) return x->segment < y->segment ? -1 : 1;
+  if (x->run != y->run) return x->run > y->run ? -1 : 1; /* run: the images a task, still */
   return x->order - y->order;
+}
+
+/* Launches into runs; a storage that only one run touches is the run's own. */
+static void make_runs(Scheduler *s) {
+  Schedule *out = s->out;
+  for (size_t i = 0; i < out->launches.count; i++) {
+    PlannedLaunch *launch = &out->launches.data[i];
+    launch->run = is_aligned(s, launch) ? launch->images : -1;
+  }
+  qsort(out->launches.data, out->launches.count, sizeof *out->launches.data, by_run);
+  int32_t *touched = ARENA_ARRAY(s->arena, int32_t, out->storages.count); /* 1 + run; -1: by several */
+  PlannedLaunch before = {.segment = -1};
+  for (size_t i = 0; i < out->launches.count; i++) {
+    PlannedLaunch *launch = &out->launches.data[i], own = *launch;
+    bool joins = own.segment == before.segment && own.run == before.run && own.run > 0;
+    launch->run = joins ? out->run_count - 1 : out->run_count++;
+    before = own;
+    for (int32_t b = 0; b < launch->buffer_count; b++) {
+      int32_t *by = &touched[launch->buffers[b].storage];
+      int32_t run = own.run > 0 ? 1 + launch->run : -1;
+      *by = *by == 0 || *by == run ? run : -1;
+    }
+  }
+  for (size_t i = 0; i < out->storages.count; i++) {
+    Storage *storage = &out->storages.data[i];
+    storage->in_scratch = touched[i] > 0 && storage->image_bytes > 0 && storage->parameter < 0 && !storage->whole_step;
+  }
 }
 
 static void count_uses(Scheduler *s) {
@@ -328,18 +398,20 @@ static void count_uses(Scheduler *s) {
   for (size_t i = 0; i < s->graph->updates.count; i++) s->use_count[s->graph->updates.data[i].value]++;
 }
 
-static Scheduler scheduler_new(const Graph *graph, KernelSet *kernels, Arena *arena) {
+static Scheduler scheduler_new(const Graph *graph, const Fusion *fusion, KernelSet *kernels, Arena *arena) {
   size_t count = graph->nodes.count;
   Scheduler s = {
       .graph = graph, .kernels = kernels, .arena = arena, .out = ARENA_NEW(arena, Schedule), .batch = graph->module->batch};
   s.out->graph = graph;
-  s.kept = pass_fuse(graph, arena);
+  s.fusion = fusion;
+  s.kept = fusion->kept;
   s.use_count = ARENA_ARRAY(arena, int32_t, count);
   s.place = ARENA_ARRAY(arena, Place, count);
   s.coefficients = ARENA_ARRAY(arena, Place, count);
-  s.coefficients_ready = ARENA_ARRAY(arena, int32_t, count);
-  s.ready = ARENA_ARRAY(arena, int32_t, count);
+  s.coefficients_ready = ARENA_ARRAY(arena, Ready, count);
+  s.ready = ARENA_ARRAY(arena, Ready, count);
   s.done = ARENA_ARRAY(arena, bool, count);
+  s.overwritten = ARENA_ARRAY(arena, bool, count);
   s.parameter_read = ARENA_ARRAY(arena, int32_t, graph->module->parameters.count);
   for (size_t v = 0; v < count; v++) s.place[v].storage = s.coefficients[v].storage = -1;
   for (size_t p = 0; p < graph->module->parameters.count; p++) {
@@ -351,28 +423,48 @@ static Scheduler scheduler_new(const Graph *graph, KernelSet *kernels, Arena *ar
   return s;
 }
 
-Schedule *pass_schedule(const Graph *graph, KernelSet *kernels, Arena *arena) {
-  Scheduler s = scheduler_new(graph, kernels, arena);
+/* A value that no group makes. */
+static void schedule_alone(Scheduler *s, ValueId v) {
+  const GraphNode *node = graph_node(s->graph, v);
+  bool leaf = op_table[node->op].class == CLASS_LEAF && node->op != OP_CONST;
+  if (leaf || s->done[v] || !s->kept[v] || (node->op == OP_CONST && s->use_count[v] == 0)) return;
+  bool unshifted = node->op == OP_CONV_GRAD_INPUT && s->use_count[v] == 1;
+  if (unshifted) { /* is the one reader an unshift? then that writes it */
+    unshifted = false;
+    for (size_t u = (size_t)v + 1; u < s->graph->nodes.count && !unshifted; u++)
+      unshifted = s->graph->nodes.data[u].op == OP_UNSHIFT && s->graph->nodes.data[u].operands[0] == v;
+  }
+  if (!unshifted) schedule_value(s, v);
+}
+
+Schedule *pass_schedule(const Graph *graph, const Fusion *fusion, KernelSet *kernels, Arena *arena) {
+  Scheduler s = scheduler_new(graph, fusion, kernels, arena);
   for (size_t v = 0; v < graph->nodes.count; v++) schedule_leaf(&s, (ValueId)v);
   place_concatenations(&s);
   mark_updates(&s);
-  for (size_t v = 0; v < graph->nodes.count; v++) {
-    const GraphNode *node = &graph->nodes.data[v];
-    bool leaf = op_table[node->op].class == CLASS_LEAF && node->op != OP_CONST;
-    if (leaf || s.done[v] || !s.kept[v] || (node->op == OP_CONST && s.use_count[v] == 0)) continue;
-    bool unshifted = node->op == OP_CONV_GRAD_INPUT && s.use_count[v] == 1;
-    if (unshifted) { /* is the one reader an unshift? then that writes it */
-      unshifted = false;
-      for (size_t u = v + 1; u < graph->nodes.count && !unshifted; u++)
-        unshifted = graph->nodes.data[u].op == OP_UNSHIFT && graph->nodes.data[u].operands[0] == (ValueId)v;
-    }
-    if (!unshifted) schedule_value(&s, (ValueId)v);
+  for (size_t i = 0; i < graph->nodes.count; i++) {
+    ValueId v = fusion->order[i];
+    int32_t group = fusion->group[v];
+    if (group < 0)
+      schedule_alone(&s, v);
+    else if (fusion->groups.data[group].values[0] == v)
+      schedule_group(&s, &fusion->groups.data[group]);
   }
   schedule_updates(&s);
   schedule_results(&s);
+  for (size_t v = 0; v < graph->nodes.count; v++)
+    if (s.overwritten[v]) s.place[v].storage = -1;
   s.out->places = s.place;
-  qsort(s.out->launches.data, s.out->launches.count, sizeof *s.out->launches.data, by_segment);
+  make_runs(&s);
   return s.out;
+}
+
+Schedule *schedule_graph(const Graph *graph, KernelSet *kernels, Arena *arena) {
+  kernels->fuse.gpu = kernels->target.gpu;
+  Fusion *fusion = pass_fuse(graph, &kernels->fuse, arena);
+  Schedule *schedule = pass_schedule(graph, fusion, kernels, arena);
+  fusion_free(fusion);
+  return schedule;
 }
 
 void schedule_free(Schedule *schedule) {

@@ -1,5 +1,6 @@
 /* Elementwise values and reductions become map kernels: the expression of everything unmaterialised under a value is collected
  * into one spec. BN's coefficients, in-place optimizer steps and copies are maps too. */
+#include "compiler/pass/fuse_private.h"
 #include "compiler/pass/schedule_private.h"
 
 typedef struct Known {
@@ -197,7 +198,8 @@ static void expression_space(Expression *e, Type type, int64_t sums) {
   if (type.batched) {
     e->spec.channels = type.dims[0];
     e->spec.pixels = type.rank == 3 ? type.dims[1] * type.dims[2] : 1;
-    Split split = schedule_split(e->s, (int64_t)e->spec.channels * e->spec.pixels, e->spec.pixels, sums * e->spec.channels);
+    int64_t pixels = e->spec.pixels, channels = e->spec.channels;
+    Split split = schedule_split(e->s, pixels, channels * pixels, e->spec.pixels, sums * channels);
     e->spec.images = split.images;
     e->spec.bands = split.bands;
   } else {
@@ -206,10 +208,19 @@ static void expression_space(Expression *e, Type type, int64_t sums) {
   }
 }
 
-static int32_t expression_launch(Expression *e) {
+static Ready expression_launch(Expression *e) {
   finish(e);
   int32_t tasks = e->spec.flat ? (e->spec.channels + e->spec.chunk - 1) / e->spec.chunk : e->spec.bands;
   return call_launch(e->s, e->call, FAMILY_MAP, &e->spec, e->spec.images, tasks, 0);
+}
+
+/* A sum is written over the sum so far, where nothing else reads that. */
+static ValueId overwritten(const Scheduler *s, ValueId v) {
+  const GraphNode *node = graph_node(s->graph, v);
+  if (node->op != OP_ADD || !fuse_wants(&s->kernels->fuse, FUSE_ACCUMULATE)) return NO_VALUE;
+  for (int i = 0; i < 2; i++)
+    if (s->kept[node->operands[i]] && fuse_may_overwrite(s->graph, s->use_count, node->operands[i])) return node->operands[i];
+  return NO_VALUE;
 }
 
 void schedule_map(Scheduler *s, ValueId v) {
@@ -218,29 +229,36 @@ void schedule_map(Scheduler *s, ValueId v) {
   expression_new(&e, s, &call);
   expression_space(&e, graph_type(s->graph, v), 0);
   int32_t value = expression_value(&e, v, 0, true);
+  ValueId over = s->place[v].storage < 0 ? overwritten(s, v) : NO_VALUE;
+  if (over != NO_VALUE) schedule_overwrite(s, v, over);
   Place to = schedule_place(s, v);
   add_output(&e, value, to);
-  call_place(&call, to, 0);
+  if (over == NO_VALUE) {
+    call_place(&call, to, READY_AT_ONCE);
+  } else {
+    e.spec.outputs[0].in_place = true;
+    e.spec.outputs[0].input = expression_value(&e, over, 0, false);
+  }
   schedule_written(s, v, expression_launch(&e));
 }
 
-int32_t schedule_copy(Scheduler *s, ValueId from, Place to) {
+Ready schedule_copy(Scheduler *s, ValueId from, Place to) {
   Call call = {0};
   Expression e;
   expression_new(&e, s, &call);
   expression_space(&e, graph_type(s->graph, from), 0);
   add_output(&e, leaf(&e, from, 0), to);
-  call_place(&call, to, 0);
+  call_place(&call, to, READY_AT_ONCE);
   return expression_launch(&e);
 }
 
-int32_t schedule_spread(Scheduler *s, ValueId bias, ValueId v, Place to) {
+Ready schedule_spread(Scheduler *s, ValueId bias, ValueId v, Place to) {
   Call call = {0};
   Expression e;
   expression_new(&e, s, &call);
   expression_space(&e, graph_type(s->graph, v), 0);
   add_output(&e, leaf(&e, bias, 0), to);
-  call_place(&call, to, 0);
+  call_place(&call, to, READY_AT_ONCE);
   return expression_launch(&e);
 }
 
@@ -267,12 +285,12 @@ void schedule_reduce(Scheduler *s, ValueId v) {
   int64_t elements = (int64_t)sums * e.spec.channels;
   Split split = {e.spec.images, e.spec.bands};
   Place partial = schedule_storage(s, LOOP_ELEMENT_F32, elements * schedule_tasks(s, split));
-  call_place(&call, partial, 0);
-  int32_t ready = expression_launch(&e);
+  call_place(&call, partial, READY_AT_ONCE);
+  Ready ready = expression_launch(&e);
   schedule_written(s, v, schedule_sum(s, partial, ready, split, elements, node->op == OP_DOT, schedule_place(s, v)));
 }
 
-Place schedule_coefficients(Scheduler *s, ValueId moments, int32_t *ready) {
+Place schedule_coefficients(Scheduler *s, ValueId moments, Ready *ready) {
   if (s->coefficients[moments].storage < 0) {
     int32_t channels = graph_type(s->graph, moments).dims[1];
     Place scale = schedule_storage(s, LOOP_ELEMENT_F32, 2 * (int64_t)channels), second = scale;
@@ -289,8 +307,8 @@ Place schedule_coefficients(Scheduler *s, ValueId moments, int32_t *ready) {
     int32_t factor = binary(&e, LOOP_DIV, number(&e, 1), root);
     add_output(&e, factor, scale);
     add_output(&e, mean, second);
-    call_place(&call, scale, 0);
-    call_place(&call, second, 0);
+    call_place(&call, scale, READY_AT_ONCE);
+    call_place(&call, second, READY_AT_ONCE);
     s->coefficients_ready[moments] = expression_launch(&e);
     s->coefficients[moments] = scale;
   }
@@ -298,9 +316,39 @@ Place schedule_coefficients(Scheduler *s, ValueId moments, int32_t *ready) {
   return s->coefficients[moments];
 }
 
+Ready schedule_bn_coefficients(Scheduler *s, const BlockValues *block, Place *to) {
+  int32_t channels = graph_type(s->graph, block->moments).dims[1];
+  Type image = graph_type(s->graph, block->z);
+  Call call = {0};
+  Expression e;
+  expression_new(&e, s, &call);
+  e.spec.flat = true;
+  e.spec.channels = channels;
+  e.spec.chunk = 4096;
+  int32_t mean = leaf(&e, block->moments, 0), variance = leaf(&e, block->moments, channels);
+  int32_t raised = binary(&e, LOOP_ADD, variance, number(&e, 1e-5));
+  int32_t root = add_step(&e, LOOP_SQRT, raised, 0, 0, 0);
+  int32_t factor = binary(&e, LOOP_DIV, number(&e, 1), root);
+  int32_t scale = block->factor == NO_VALUE ? factor : binary(&e, LOOP_MUL, factor, leaf(&e, block->factor, 0));
+  int32_t count = add_step(&e, LOOP_BATCH, 0, 0, 0, (double)image.dims[1] * image.dims[2]);
+  int32_t negative = binary(&e, LOOP_DIV, number(&e, -1), count);
+  int32_t share = binary(&e, LOOP_MUL, negative, factor);
+  int32_t sum = leaf(&e, block->sums, 0), product = leaf(&e, block->sums, channels);
+  int32_t slope = binary(&e, LOOP_MUL, binary(&e, LOOP_MUL, share, factor), product);
+  int32_t shift = binary(&e, LOOP_MUL, share, sum);
+  *to = schedule_storage(s, LOOP_ELEMENT_F32, 4 * (int64_t)channels);
+  const int32_t rows[] = {scale, slope, mean, shift};
+  for (int32_t i = 0; i < 4; i++) {
+    Place row = {to->storage, i * channels, 0};
+    add_output(&e, rows[i], row);
+    call_place(&call, row, READY_AT_ONCE);
+  }
+  return expression_launch(&e);
+}
+
 /* Parameters are written after every launch that reads them. */
 static void wait_for_readers(const Scheduler *s, Call *call, int32_t parameter) {
-  if (s->parameter_read[parameter] + 1 > call->segment) call->segment = s->parameter_read[parameter] + 1;
+  call->after = ready_both(call->after, (Ready){.all = s->parameter_read[parameter] + 1});
 }
 
 static void outer_descend(Scheduler *s, const Update *weight, const Update *momentum, const GraphNode *step,
@@ -313,8 +361,8 @@ static void outer_descend(Scheduler *s, const Update *weight, const Update *mome
   spec.value = step->attributes->beta;
   spec.decay = step->attributes->decay;
   Call call = {0};
-  call_place(&call, (Place){.storage = weight->parameter}, 0);
-  call_place(&call, (Place){.storage = momentum->parameter}, 0);
+  call_place(&call, (Place){.storage = weight->parameter}, READY_AT_ONCE);
+  call_place(&call, (Place){.storage = momentum->parameter}, READY_AT_ONCE);
   call_read(s, &call, gradient->operands[0]);
   call_read(s, &call, gradient->operands[1]);
   call_read(s, &call, step->operands[3]);
@@ -356,7 +404,7 @@ void schedule_copy_update(Scheduler *s, const Update *update) {
   expression_new(&e, s, &call);
   expression_space(&e, graph_type(s->graph, update->value), 0);
   add_output(&e, leaf(&e, update->value, 0), (Place){.storage = update->parameter});
-  call_place(&call, (Place){.storage = update->parameter}, 0);
+  call_place(&call, (Place){.storage = update->parameter}, READY_AT_ONCE);
   wait_for_readers(s, &call, update->parameter);
   expression_launch(&e);
 }

@@ -22,7 +22,7 @@ typedef struct Layer {
   int64_t x_stride, y_stride;
 } Layer;
 
-static int32_t launch_product(Scheduler *s, Call *call, const Layer *layer, LayerPart made, float beta, double flops) {
+static Ready launch_product(Scheduler *s, Call *call, const Layer *layer, LayerPart made, float beta, double flops) {
   Place a = call->buffers[0], b = call->buffers[1], c = call->buffers[2];
   ProgramProduct product;
   memset(&product, 0, sizeof product);
@@ -51,7 +51,7 @@ static int32_t launch_product(Scheduler *s, Call *call, const Layer *layer, Laye
   return call_product(s, call, &product, flops);
 }
 
-int32_t schedule_conv_product(Scheduler *s, Call *call, Plane in, Plane out, LayerPart made, double flops) {
+Ready schedule_conv_product(Scheduler *s, Call *call, Plane in, Plane out, LayerPart made, double flops) {
   Layer layer = {(int64_t)in.height * in.width, in.channels, out.channels, in.stride, out.stride};
   return launch_product(s, call, &layer, made, 0, flops);
 }
@@ -72,12 +72,12 @@ bool schedule_linear_product(Scheduler *s, ValueId v, double flops) {
     made = LAYER_INPUT_GRADIENT;
     call_read(s, &call, node->operands[0]);
     call_read(s, &call, node->operands[1]);
-    call_place(&call, to, 0);
+    call_place(&call, to, READY_AT_ONCE);
   } else {
     made = LAYER_WEIGHT_GRADIENT;
     call_read(s, &call, node->operands[1]);
     call_read(s, &call, node->operands[0]);
-    call_place(&call, to, 0);
+    call_place(&call, to, READY_AT_ONCE);
   }
   schedule_written(s, v, launch_product(s, &call, &layer, made, made == LAYER_OUTPUT, flops));
   return true;

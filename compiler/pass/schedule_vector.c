@@ -1,6 +1,8 @@
 /* Vectors, scalars and the remaining reductions become launches of one task each. */
 #include "compiler/pass/schedule_private.h"
 
+#include <string.h>
+
 static const struct {
   OpCode op;
   Family family;
@@ -83,38 +85,70 @@ static VectorSpec vector_spec(const Scheduler *s, const GraphNode *node) {
   return spec;
 }
 
+void schedule_finish_moments(Scheduler *s, ValueId moments, Place partial, Ready ready, Split split) {
+  MomentsSpec spec;
+  memset(&spec, 0, sizeof spec);
+  spec.images = split.images;
+  spec.bands = split.bands;
+  ValueId x = graph_node(s->graph, moments)->operands[0];
+  Type type = graph_type(s->graph, x);
+  spec.in.channels = spec.in.stride = type.dims[0];
+  spec.in.height = type.dims[1];
+  spec.in.width = type.dims[2];
+  spec.chunk = s->kernels->target.gpu && spec.in.channels > GPU_CHUNK_CHANNELS ? GPU_CHUNK_CHANNELS : 0;
+  Call call = {0};
+  call_place(&call, partial, ready);
+  call_place(&call, schedule_place(s, moments), READY_AT_ONCE);
+  int32_t tasks = schedule_chunks(spec.in.channels, spec.chunk);
+  schedule_written(s, moments, call_launch(s, &call, FAMILY_MOMENTS_FINISH, &spec, 0, tasks, 0));
+}
+
 static void schedule_pixels(Scheduler *s, ValueId v, bool moments) {
   const GraphNode *node = graph_node(s->graph, v);
   ValueId x = node->operands[0];
   MomentsSpec spec;
   memset(&spec, 0, sizeof spec);
   spec.in = schedule_plane(s, x, s->place[x]);
-  int64_t elements = (int64_t)spec.in.channels * spec.in.height * spec.in.width;
-  Split split = schedule_split(s, elements, moments ? spec.in.height : 1, 3 * spec.in.channels);
+  int64_t pixels = (int64_t)spec.in.height * spec.in.width;
+  Split split = schedule_split(s, pixels, pixels * spec.in.channels, moments ? spec.in.height : 1, 3 * spec.in.channels);
   spec.images = split.images;
   spec.bands = split.bands;
   Call call = {0};
   call_read(s, &call, x);
   if (!moments) {
-    call_place(&call, schedule_place(s, v), 0);
+    call_place(&call, schedule_place(s, v), READY_AT_ONCE);
     schedule_written(s, v, call_launch(s, &call, FAMILY_GLOBAL_MEAN, &spec, split.images, split.bands, 0));
     return;
   }
   Place partial = schedule_storage(s, LOOP_ELEMENT_F32, 3 * (int64_t)spec.in.channels * schedule_tasks(s, split));
-  call_place(&call, partial, 0);
-  int32_t ready = call_launch(s, &call, FAMILY_MOMENTS, &spec, split.images, split.bands, 0);
-  Call last = {0};
-  call_place(&last, partial, ready);
-  call_place(&last, schedule_place(s, v), 0);
-  spec.in.stride = spec.in.channels; /* the finish does not read the tensor */
-  spec.in.element = LOOP_ELEMENT_F32;
-  spec.chunk = s->kernels->target.gpu && spec.in.channels > GPU_CHUNK_CHANNELS ? GPU_CHUNK_CHANNELS : 0;
-  int32_t tasks = schedule_chunks(spec.in.channels, spec.chunk);
-  schedule_written(s, v, call_launch(s, &last, FAMILY_MOMENTS_FINISH, &spec, 0, tasks, 0));
+  call_place(&call, partial, READY_AT_ONCE);
+  Ready ready = call_launch(s, &call, FAMILY_MOMENTS, &spec, split.images, split.bands, 0);
+  schedule_finish_moments(s, v, partial, ready, split);
+}
+
+/* A row of a matrix is one slot, whose elements are added up. */
+static void schedule_row_sum(Scheduler *s, ValueId v) {
+  const GraphNode *node = graph_node(s->graph, v);
+  ValueId x = node->operands[0];
+  SlotsSpec spec;
+  memset(&spec, 0, sizeof spec);
+  spec.slots = 1;
+  spec.elements = spec.chunk = graph_type(s->graph, x).dims[1];
+  spec.total = true;
+  Place row = s->place[x];
+  row.offset += node->attributes->index * spec.elements;
+  Call call = {0};
+  call_place(&call, row, s->ready[x]);
+  call_place(&call, schedule_place(s, v), READY_AT_ONCE);
+  schedule_written(s, v, call_launch(s, &call, FAMILY_SUM_SLOTS, &spec, 0, 1, 0));
 }
 
 void schedule_vector(Scheduler *s, ValueId v) {
   const GraphNode *node = graph_node(s->graph, v);
+  if (node->op == OP_ROW_SUM) {
+    schedule_row_sum(s, v);
+    return;
+  }
   if (node->op == OP_BN_MOMENTS || node->op == OP_GLOBAL_AVG_POOL) {
     schedule_pixels(s, v, node->op == OP_BN_MOMENTS);
     return;
@@ -127,7 +161,7 @@ void schedule_vector(Scheduler *s, ValueId v) {
     if (linear && schedule_linear_product(s, v, flops)) return;
     Call call = {0};
     for (int32_t o = 0; o < node->operand_count; o++) call_read(s, &call, node->operands[o]);
-    call_place(&call, schedule_place(s, v), 0);
+    call_place(&call, schedule_place(s, v), READY_AT_ONCE);
     spec.chunk = schedule_chunk(s, families[i].family, &spec);
     int32_t tasks = schedule_chunks(node->op == OP_LINEAR ? spec.rows : spec.inner, spec.chunk);
     schedule_written(s, v, call_launch(s, &call, families[i].family, &spec, 0, tasks, flops));

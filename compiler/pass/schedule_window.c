@@ -1,14 +1,7 @@
 /* Convolutions, pools and their gradients become launches. */
 #include "compiler/pass/schedule_private.h"
 
-/* What a convolution reads: `base` in memory, seen through a shift, a bn_apply and a ReLU. */
-typedef struct Source {
-  ValueId base, moments; /* moments NO_VALUE: no bn_apply */
-  bool relu;
-  int32_t shift_y, shift_x;
-} Source;
-
-static Source source_of(const Scheduler *s, ValueId v) {
+Source schedule_source(const Scheduler *s, ValueId v) {
   Source source = {.moments = NO_VALUE};
   const GraphNode *node = graph_node(s->graph, v);
   if (node->op == OP_SHIFT && !s->kept[v]) {
@@ -48,8 +41,9 @@ static ConvSpec conv_spec(const Window *w) {
 static void conv_sides(const Scheduler *s, ConvSpec *spec, Plane in, Plane out, int32_t rows, int64_t slot) {
   spec->in = in;
   spec->out = out;
-  int64_t read = (int64_t)in.channels * in.height * in.width, written = (int64_t)out.channels * out.height * out.width;
-  Split split = schedule_split(s, read > written ? read : written, rows, slot);
+  int64_t read = (int64_t)in.height * in.width, written = (int64_t)out.height * out.width;
+  int64_t most = read * in.channels > written * out.channels ? read * in.channels : written * out.channels;
+  Split split = schedule_split(s, read > written ? read : written, most, rows, slot);
   spec->images = split.images;
   spec->bands = split.bands;
 }
@@ -62,7 +56,7 @@ static void conv_source(Scheduler *s, Call *call, ConvSpec *spec, const Source *
   call_read(s, call, source->base);
   if (source->moments == NO_VALUE) return;
   spec->prologue.affine = true;
-  int32_t ready;
+  Ready ready;
   Place scale = schedule_coefficients(s, source->moments, &ready), mean = scale;
   mean.offset += spec->in.channels;
   call_place(call, scale, ready);
@@ -79,33 +73,42 @@ static double conv_flops(const Scheduler *s, const ConvSpec *spec) {
   return 2.0 * (double)pixels * spec->out.channels * (double)(inputs * taps);
 }
 
-/* The convolution v into `to`; `again`: once more, in segment `earliest` or later, which is no useful operation. */
-static int32_t launch_conv(Scheduler *s, ValueId v, Place to, int32_t earliest, bool again) {
+/* The convolution v into `to`; `again`: once more and not before `after`, which is no useful operation. `moments`: left
+ * with it, or NO_VALUE. */
+static Ready launch_conv(Scheduler *s, ValueId v, Place to, Ready after, bool again, ValueId moments) {
   const GraphNode *node = graph_node(s->graph, v);
-  Source source = source_of(s, node->operands[0]);
+  Source source = schedule_source(s, node->operands[0]);
   ConvSpec spec = conv_spec(&node->attributes->window);
   Plane out = schedule_plane(s, v, to);
   conv_sides(s, &spec, schedule_plane(s, source.base, s->place[source.base]), out, out.height, 0);
-  Call call = {.segment = earliest};
+  spec.moments = moments != NO_VALUE;
+  Call call = {.after = after};
   conv_source(s, &call, &spec, &source);
   call_read(s, &call, node->operands[1]);
-  call_place(&call, to, 0);
+  call_place(&call, to, READY_AT_ONCE);
   if (is_read_as_it_is(&source) && schedule_is_library_conv(s, &node->attributes->window, spec.in, out))
     return schedule_conv_product(s, &call, spec.in, out, LAYER_OUTPUT, conv_flops(s, &spec));
-  return call_launch(s, &call, FAMILY_CONV, &spec, spec.images, spec.bands, again ? 0 : conv_flops(s, &spec));
+  Split split = {spec.images, spec.bands};
+  Place partial = {0};
+  if (spec.moments) {
+    partial = schedule_storage(s, LOOP_ELEMENT_F32, 3 * (int64_t)out.channels * schedule_tasks(s, split));
+    call_place(&call, partial, READY_AT_ONCE);
+  }
+  Ready ready = call_launch(s, &call, FAMILY_CONV, &spec, spec.images, spec.bands, again ? 0 : conv_flops(s, &spec));
+  if (spec.moments) schedule_finish_moments(s, moments, partial, ready, split);
+  return ready;
 }
 
-void schedule_conv(Scheduler *s, ValueId v) {
-  schedule_written(s, v, launch_conv(s, v, schedule_place(s, v), 0, false));
+void schedule_conv(Scheduler *s, ValueId v, ValueId moments) {
+  schedule_written(s, v, launch_conv(s, v, schedule_place(s, v), READY_AT_ONCE, false, moments));
 }
 
 /* A depthwise convolution is a tenth of the work around it, and its output is half of what a forward pass would keep for the
  * backward pass: where a weight's gradient reads it, once `dy` is there, it is computed again. */
-static Place computed_again(Scheduler *s, ValueId conv, ValueId dy, int32_t *ready) {
-  LoopElement element = schedule_element(s, s->place[conv]);
-  Place copy = schedule_storage(s, element, type_elements(graph_type(s->graph, conv), s->batch));
+static Place computed_again(Scheduler *s, ValueId conv, ValueId dy, Ready *ready) {
+  Place copy = schedule_images(s, s->kernels->activation, type_elements(graph_type(s->graph, conv), 1));
   copy.stride = graph_type(s->graph, conv).dims[0];
-  *ready = launch_conv(s, conv, copy, s->ready[dy], true);
+  *ready = launch_conv(s, conv, copy, s->ready[dy], true, NO_VALUE);
   return copy;
 }
 
@@ -128,20 +131,20 @@ void schedule_conv_grad_input(Scheduler *s, ValueId v, ValueId unshift) {
   Call call = {0};
   call_read(s, &call, dy);
   call_read(s, &call, node->operands[1]);
-  call_place(&call, to, 0);
+  call_place(&call, to, READY_AT_ONCE);
   bool library = unshift == NO_VALUE && schedule_is_library_conv(s, &node->attributes->window, in, spec.out);
-  int32_t ready = library ? schedule_conv_product(s, &call, in, spec.out, LAYER_INPUT_GRADIENT, conv_flops(s, &spec))
-                          : call_launch(s, &call, FAMILY_CONV_GRAD_INPUT, &spec, spec.images, spec.bands, conv_flops(s, &spec));
+  Ready ready = library ? schedule_conv_product(s, &call, in, spec.out, LAYER_INPUT_GRADIENT, conv_flops(s, &spec))
+                        : call_launch(s, &call, FAMILY_CONV_GRAD_INPUT, &spec, spec.images, spec.bands, conv_flops(s, &spec));
   schedule_written(s, result, ready);
 }
 
 void schedule_conv_grad_weight(Scheduler *s, ValueId v) {
   const GraphNode *node = graph_node(s->graph, v);
   ValueId dy = node->operands[0];
-  Source source = source_of(s, node->operands[1]);
+  Source source = schedule_source(s, node->operands[1]);
   ConvSpec spec = conv_spec(&node->attributes->window);
   Place kept = s->place[source.base];
-  int32_t kept_ready = s->ready[source.base];
+  Ready kept_ready = s->ready[source.base];
   if (is_depthwise(graph_node(s->graph, source.base)))
     s->place[source.base] = computed_again(s, source.base, dy, &s->ready[source.base]);
   int64_t elements = type_elements(node->type, 1);
@@ -152,14 +155,14 @@ void schedule_conv_grad_weight(Scheduler *s, ValueId v) {
   Call call = {0};
   call_read(s, &call, dy);
   conv_source(s, &call, &spec, &source);
-  call_place(&call, partial, 0);
-  int32_t ready = call_launch(s, &call, FAMILY_CONV_GRAD_WEIGHT, &spec, split.images, split.bands, conv_flops(s, &spec));
+  call_place(&call, partial, READY_AT_ONCE);
+  Ready ready = call_launch(s, &call, FAMILY_CONV_GRAD_WEIGHT, &spec, split.images, split.bands, conv_flops(s, &spec));
   s->place[source.base] = kept;
   s->ready[source.base] = kept_ready;
   schedule_written(s, v, schedule_sum(s, partial, ready, split, elements, false, schedule_place(s, v)));
 }
 
-void schedule_pool(Scheduler *s, ValueId v) {
+void schedule_pool(Scheduler *s, ValueId v, ValueId moments) {
   const GraphNode *node = graph_node(s->graph, v);
   bool gradient = node->op == OP_MAX_POOL_GRAD || node->op == OP_AVG_POOL_GRAD;
   const Window *w = &node->attributes->window;
@@ -183,15 +186,22 @@ void schedule_pool(Scheduler *s, ValueId v) {
     spec.in.stride = x.stride;
     spec.in.unaligned |= schedule_unaligned(s, x, spec.in.channels);
   }
-  int64_t elements = (int64_t)spec.in.channels * spec.in.height * spec.in.width;
-  Split split = schedule_split(s, elements, gradient ? spec.in.height : spec.out.height, 0);
+  int64_t pixels = (int64_t)spec.in.height * spec.in.width;
+  Split split = schedule_split(s, pixels, pixels * spec.in.channels, gradient ? spec.in.height : spec.out.height, 0);
   spec.images = split.images;
   spec.bands = split.bands;
   Call call = {0};
   for (int32_t i = 0; i < node->operand_count; i++) call_read(s, &call, node->operands[i]);
-  call_place(&call, to, 0);
+  call_place(&call, to, READY_AT_ONCE);
   Family family = gradient ? FAMILY_POOL_GRAD : FAMILY_POOL;
+  Place partial = {0};
+  spec.moments = moments != NO_VALUE;
+  if (spec.moments) {
+    partial = schedule_storage(s, LOOP_ELEMENT_F32, 3 * (int64_t)spec.out.channels * schedule_tasks(s, split));
+    call_place(&call, partial, READY_AT_ONCE);
+  }
   schedule_written(s, v, call_launch(s, &call, family, &spec, split.images, split.bands, 0));
+  if (spec.moments) schedule_finish_moments(s, moments, partial, s->ready[v], split);
 }
 
 static ShiftSpec shift_spec(Scheduler *s, ValueId v, Place to) {
@@ -203,7 +213,8 @@ static ShiftSpec shift_spec(Scheduler *s, ValueId v, Place to) {
   spec.shift_y = node->attributes->shift_y;
   spec.shift_x = node->attributes->shift_x;
   int64_t in = (int64_t)spec.in.height * spec.in.width, out = (int64_t)spec.out.height * spec.out.width;
-  Split split = schedule_split(s, spec.in.channels * (in > out ? in : out), spec.out.height, 0);
+  int64_t pixels = in > out ? in : out;
+  Split split = schedule_split(s, pixels, spec.in.channels * pixels, spec.out.height, 0);
   spec.images = split.images;
   spec.bands = split.bands;
   return spec;
@@ -221,6 +232,6 @@ void schedule_shift(Scheduler *s, ValueId v) {
   ShiftSpec spec = shift_spec(s, v, to);
   Call call = {0};
   call_read(s, &call, from);
-  call_place(&call, to, 0);
+  call_place(&call, to, READY_AT_ONCE);
   schedule_written(s, v, call_launch(s, &call, back ? FAMILY_UNSHIFT : FAMILY_SHIFT, &spec, spec.images, spec.bands, 0));
 }

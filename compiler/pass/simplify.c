@@ -75,6 +75,35 @@ static ValueId simplify_sum_squares(const Candidate *c) {
   }
 }
 
+/* <d, (z - mean) / deviation> is what the gradient of that normalisation needs too, channel by channel: dL/dp of a mixed
+ * candidate falls out of a sum that is there anyway. */
+static ValueId dot_of_normalised(const Candidate *c) {
+  for (int32_t i = 2; i-- > 0;) {
+    const GraphNode *bn = operand(c, i, OP_BN_APPLY);
+    if (!bn) continue;
+    ValueId sums = simplified(c->graph, OP_BN_GRAD_SUMS, (ValueId[]){c->x[1 - i], bn->operands[0], bn->operands[1]}, 3, NULL);
+    return simplified(c->graph, OP_ROW_SUM, &sums, 1, &(Attributes){.index = 1});
+  }
+  return NO_VALUE;
+}
+
+/* The sums of d p are p times those of d, where those are there. */
+static ValueId simplify_bn_grad_sums(const Candidate *c) {
+  const GraphNode *scaled = operand(c, 0, OP_SCALE);
+  if (!scaled) return NO_VALUE;
+  const ValueId *x = scaled->operands;
+  ValueId sums = graph_find(c->graph, OP_BN_GRAD_SUMS, (ValueId[]){x[0], c->x[1], c->x[2]}, 3, NULL);
+  return sums != NO_VALUE ? binary(c, OP_SCALE, sums, x[1]) : NO_VALUE;
+}
+
+/* The sum of a row of x s. */
+static ValueId simplify_row_sum(const Candidate *c) {
+  const GraphNode *scaled = operand(c, 0, OP_SCALE);
+  if (!scaled) return NO_VALUE;
+  const ValueId *x = scaled->operands;
+  return binary(c, OP_MUL, simplified(c->graph, OP_ROW_SUM, &x[0], 1, c->attributes), x[1]);
+}
+
 /* <a s, b> = <a, b> s; a common reshape of both does not matter; <a, a> = |a|^2 */
 static ValueId simplify_dot(const Candidate *c) {
   for (int32_t i = 0; i < 2; i++) {
@@ -86,7 +115,7 @@ static ValueId simplify_dot(const Candidate *c) {
   ValueId a = below(c, 0, OP_RESHAPE), b = below(c, 1, OP_RESHAPE);
   if (a != NO_VALUE && b != NO_VALUE && same_type(c, a, b)) return binary(c, OP_DOT, a, b);
   if (c->x[0] == c->x[1] && !graph_type(c->graph, c->x[0]).batched) return unary(c, OP_SUM_SQUARES, c->x[0]);
-  return NO_VALUE;
+  return dot_of_normalised(c);
 }
 
 /* relu(x) > 0 where x > 0, and a second mask by the same x changes nothing. */
@@ -148,6 +177,8 @@ static ValueId rewrite(const Candidate *c) {
   case OP_ADD: return simplify_add(c);
   case OP_SUM_SQUARES: return simplify_sum_squares(c);
   case OP_DOT: return simplify_dot(c);
+  case OP_BN_GRAD_SUMS: return simplify_bn_grad_sums(c);
+  case OP_ROW_SUM: return simplify_row_sum(c);
   case OP_RELU_GRAD: return simplify_relu_grad(c);
   case OP_SHIFT: return simplify_shift(c);
   case OP_CONCAT: return simplify_concat(c);
@@ -162,48 +193,18 @@ static ValueId simplified(Graph *graph, OpCode op, const ValueId *x, int32_t cou
   return simpler != NO_VALUE ? simpler : graph_emit(graph, op, x, count, attributes);
 }
 
-/* ---- dead code ---- */
-
-/* Which values some result or update needs; the caller's to free(). */
-static bool *live_values(const Graph *graph) {
-  bool *live = memory_alloc(graph->nodes.count * sizeof *live + 1);
-  for (size_t i = 0; i < graph->results.count; i++) live[graph->results.data[i].value] = true;
-  for (size_t i = 0; i < graph->updates.count; i++) live[graph->updates.data[i].value] = true;
-  for (size_t v = 0; v < graph->nodes.count; v++) /* what a step is given belongs to its signature, read or not */
-    if (graph->nodes.data[v].op == OP_INPUT) live[v] = true;
-  for (size_t v = graph->nodes.count; v-- > 0;) {
-    const GraphNode *node = graph_node(graph, (ValueId)v);
-    for (int32_t i = 0; live[v] && i < node->operand_count; i++) live[node->operands[i]] = true;
-  }
-  return live;
-}
-
-static Graph *copy_live(const Graph *in) {
-  Graph *out = graph_new(in->module, in->name);
-  bool *live = live_values(in);
-  ValueId *map = memory_alloc(in->nodes.count * sizeof *map + 1);
-  VECTOR(ValueId) operands = {0};
-  for (size_t v = 0; v < in->nodes.count; v++) {
-    const GraphNode *node = graph_node(in, (ValueId)v);
-    if (!live[v]) continue;
-    operands.count = 0;
-    for (int32_t i = 0; i < node->operand_count; i++) vector_push(&operands, map[node->operands[i]]);
-    map[v] = simplified(out, node->op, operands.data, node->operand_count, node->attributes);
-  }
-  for (size_t i = 0; i < in->results.count; i++) graph_result(out, in->results.data[i].name, map[in->results.data[i].value]);
-  for (size_t i = 0; i < in->updates.count; i++) graph_update(out, in->updates.data[i].parameter, map[in->updates.data[i].value]);
-  vector_free(&operands);
-  free(map);
-  free(live);
-  return out;
+static ValueId emit_simplified(void *context, Graph *out, const Graph *in, ValueId value, const ValueId *operands) {
+  (void)context;
+  const GraphNode *node = graph_node(in, value);
+  return simplified(out, node->op, operands, node->operand_count, node->attributes);
 }
 
 Graph *pass_simplify(const Graph *graph) {
   /* A rewrite leaves the values that it replaced without users, and may open the way for another one further up. */
-  Graph *before = copy_live(graph), *after = copy_live(before);
+  Graph *before = graph_copy(graph, emit_simplified, NULL), *after = graph_copy(before, emit_simplified, NULL);
   while (after->nodes.count != before->nodes.count) {
     before = after;
-    after = copy_live(before);
+    after = graph_copy(before, emit_simplified, NULL);
   }
   return after;
 }

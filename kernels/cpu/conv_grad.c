@@ -3,88 +3,139 @@
  * Weight: register tiles of input channels x output blocks run over a row's pixels and are added to the task's partial.
  * Input: lanes run over input channels, so a task first transposes the weights into its scratch; a plain convolution writes its
  * pixels straight, any other one adds each tap into a padded image in scratch and copies the inside out. */
-#include "kernels/cpu/conv_private.h"
+#include "kernels/cpu/conv_block_private.h"
 
 typedef struct WeightGrad {
   const ConvSpec *s;
   ConvRows rows;
-  int32_t dy, partial;
-  int64_t in, out; /* channels of a group */
+  int32_t x, dy, partial, acc;
+  int64_t in, out;       /* channels of a group */
+  BlockPrefetch next[2]; /* of a convolution of one tap: the next row of x and of dy */
 } WeightGrad;
+
+/* A register tile: input channels x a block of output channels. */
+typedef struct WeightTile {
+  LoopValue input, gradient, base; /* the row's first elements of its channels; its place in the partial */
+  LoopValue number;                /* of the row's tiles */
+  int64_t numbers;
+  int32_t channels;
+  const BlockLoop *b;
+} WeightTile;
 
 static LoopValue partial_index(LoopKernel *k, const WeightGrad *f, LoopValue base, LoopValue i, LoopValue block) {
   return AT(k, 0, {base, 1}, {i, f->s->out.channels}, {block, k->lanes});
 }
 
 /* Moves the register tile from or to the partial. */
-static void move_tile(LoopKernel *k, const WeightGrad *f, int32_t acc, LoopValue base, int32_t channels, const BlockLoop *b,
-                      bool store) {
-  LoopValue i = loop_unroll(k, 0, channels, 1);
-  LoopValue block = loop_unroll(k, 0, b->blocks, 1);
-  LoopValue at = partial_index(k, f, base, i, block);
-  LoopValue lanes = loop_int(k, b->count);
-  LoopValue slot = AT(k, 0, {i, b->blocks}, {block, 1});
+static void move_tile(LoopKernel *k, const WeightGrad *f, const WeightTile *t, bool store) {
+  LoopValue i = loop_unroll(k, 0, t->channels, 1);
+  LoopValue block = loop_unroll(k, 0, t->b->blocks, 1);
+  LoopValue at = partial_index(k, f, t->base, i, block);
+  LoopValue lanes = loop_int(k, t->b->count);
+  LoopValue slot = AT(k, 0, {i, t->b->blocks}, {block, 1});
   if (store) {
-    LoopValue value = loop_get(k, acc, slot);
+    LoopValue value = loop_get(k, f->acc, slot);
     loop_store_lanes(k, f->partial, at, value, lanes);
   } else {
     LoopValue value = loop_load_lanes(k, f->partial, at, lanes, 0);
-    loop_set(k, acc, slot, value);
+    loop_set(k, f->acc, slot, value);
   }
   loop_end(k);
   loop_end(k);
 }
 
-static void weight_tile(LoopKernel *k, const WeightGrad *f, int32_t acc, LoopValue input, LoopValue gradient, LoopValue base,
-                        int32_t channels, const BlockLoop *b) {
+/* acc += x[pixel, channels] dy[pixel, block] */
+static void weight_pixel(LoopKernel *k, const WeightGrad *f, const WeightTile *t, LoopValue x) {
   const ConvSpec *s = f->s;
-  move_tile(k, f, acc, base, channels, b, false);
-  LoopValue x = build_for(k, 0, s->out.width, 1);
-  LoopValue row = AT(k, 0, {input, 1}, {x, (int64_t)s->stride_x * s->in.channels});
-  LoopValue pixel = AT(k, 0, {gradient, 1}, {x, s->out.stride});
-  LoopValue block = loop_unroll(k, 0, b->blocks, 1);
+  LoopValue row = AT(k, 0, {t->input, 1}, {x, (int64_t)s->stride_x * s->in.channels});
+  LoopValue pixel = AT(k, 0, {t->gradient, 1}, {x, s->out.stride});
+  LoopValue block = loop_unroll(k, 0, t->b->blocks, 1);
   LoopValue at = AT(k, 0, {pixel, 1}, {block, k->lanes});
-  LoopValue lanes = loop_int(k, b->count);
+  LoopValue lanes = loop_int(k, t->b->count);
   LoopValue vector = loop_load_lanes(k, f->dy, at, lanes, 0);
-  LoopValue i = loop_unroll(k, 0, channels, 1);
+  LoopValue i = loop_unroll(k, 0, t->channels, 1);
   LoopValue from = AT(k, 0, {row, 1}, {i, 1});
   LoopValue value = loop_load(k, f->rows.array, from);
-  LoopValue slot = AT(k, 0, {i, b->blocks}, {block, 1});
-  LoopValue sum = loop_get(k, acc, slot);
+  LoopValue slot = AT(k, 0, {i, t->b->blocks}, {block, 1});
+  LoopValue sum = loop_get(k, f->acc, slot);
   sum = loop_op3(k, LOOP_FMA, value, vector, sum);
-  loop_set(k, acc, slot, sum);
+  loop_set(k, f->acc, slot, sum);
   loop_end(k);
   loop_end(k);
+}
+
+static void weight_tile(LoopKernel *k, const WeightGrad *f, const WeightTile *t) {
+  enum { STEP = 4 };
+  TileLoop tiles[2];
+  int count = build_tiles(f->s->out.width, STEP, tiles);
+  move_tile(k, f, t, false);
+  for (int i = 0; i < count; i++) {
+    LoopValue first = build_for(k, tiles[i].from, tiles[i].below, tiles[i].size);
+    if (t->number != LOOP_NONE && tiles[i].size == STEP) {
+      LoopValue divisor = loop_int(k, STEP), part = loop_op2(k, LOOP_IDIV, first, divisor);
+      LoopValue step = AT(k, 0, {t->number, f->s->out.width / STEP}, {part, 1});
+      for (int p = 0; p < 2; p++) block_prefetch_step(k, &f->next[p], step, t->numbers * (f->s->out.width / STEP));
+    }
+    LoopValue u = loop_unroll(k, 0, tiles[i].size, 1);
+    LoopValue x = AT(k, 0, {first, 1}, {u, 1});
+    weight_pixel(k, f, t, x);
+    loop_end(k);
+    loop_end(k);
+  }
+  move_tile(k, f, t, true);
+}
+
+/* Where the tiles of one tap and group stand. */
+typedef struct WeightPlace {
+  LoopValue task, image, y, ky, kx, group;
+} WeightPlace;
+
+static void weight_block(LoopKernel *k, const WeightGrad *f, const WeightPlace *p, const BlockLoop *b) {
+  const ConvSpec *s = f->s;
+  int64_t taps = (int64_t)s->kernel_y * s->kernel_x, row = s->out.channels, channels = s->in.channels;
+  int32_t most = k->lanes < 16 ? 8 : b->blocks == 2 ? 8 : 16;
+  LoopValue o = build_for(k, b->from, b->below, b->step);
+  TileLoop tiles[2];
+  int tile_count = build_tiles(f->in, most, tiles);
+  for (int t = 0; t < tile_count; t++) {
+    LoopValue c = build_for(k, tiles[t].from, tiles[t].below, tiles[t].size);
+    WeightTile place = {.number = LOOP_NONE, .channels = tiles[t].size, .b = b};
+    place.input = AT(k, 0, {p->ky, f->rows.width * channels}, {p->kx, s->dilation * channels}, {p->group, f->in}, {c, 1});
+    int64_t line = (int64_t)s->out.width * s->out.stride;
+    place.gradient = AT(k, 0, {p->image, s->out.height * line}, {p->y, line}, {p->group, f->out}, {o, 1});
+    place.base = AT(k, 0, {p->task, taps * f->in * row}, {p->ky, s->kernel_x * f->in * row}, {p->kx, f->in * row}, {c, row},
+                    {p->group, f->out}, {o, 1});
+    if (f->next[0].pixels && b->from == 0 && t == 0) {
+      int64_t each = tiles[0].below / tiles[0].size;
+      LoopValue wide = loop_int(k, b->step), high = loop_int(k, tiles[0].size);
+      LoopValue block = loop_op2(k, LOOP_IDIV, o, wide), tile = loop_op2(k, LOOP_IDIV, c, high);
+      place.number = AT(k, 0, {block, each}, {tile, 1});
+      place.numbers = each * ((b->below - b->from + b->step - 1) / b->step);
+    }
+    weight_tile(k, f, &place);
+    loop_end(k);
+  }
   loop_end(k);
-  move_tile(k, f, acc, base, channels, b, true);
 }
 
 /* One output row: every tap, group, tile of input channels and blocks of output channels. */
-static void weight_row(LoopKernel *k, const WeightGrad *f, int32_t acc, LoopValue task, LoopValue image, LoopValue y) {
+static void weight_row(LoopKernel *k, const WeightGrad *f, LoopValue task, LoopValue image, LoopValue y) {
+  WeightGrad row = *f;
   const ConvSpec *s = f->s;
-  int64_t taps = (int64_t)s->kernel_y * s->kernel_x, row = s->out.channels, channels = s->in.channels;
-  LoopValue ky = build_for(k, 0, s->kernel_y, 1);
-  LoopValue kx = build_for(k, 0, s->kernel_x, 1);
-  LoopValue group = build_for(k, 0, s->groups, 1);
+  if (conv_is_point(s)) {
+    int64_t x_line = (int64_t)s->in.width * s->in.stride, dy_line = (int64_t)s->out.width * s->out.stride;
+    row.next[0] = (BlockPrefetch){.array = f->x, .pixels = s->in.width, .channels = s->in.channels, .stride = s->in.stride};
+    row.next[1] = (BlockPrefetch){.array = f->dy, .pixels = s->out.width, .channels = s->out.channels, .stride = s->out.stride};
+    row.next[0].at = AT(k, (s->shift_y + s->stride_y) * x_line, {image, s->in.height * x_line}, {y, s->stride_y * x_line});
+    row.next[1].at = AT(k, dy_line, {image, s->out.height * dy_line}, {y, dy_line});
+  }
+  WeightPlace place = {.task = task, .image = image, .y = y};
+  place.ky = build_for(k, 0, s->kernel_y, 1);
+  place.kx = build_for(k, 0, s->kernel_x, 1);
+  place.group = build_for(k, 0, s->groups, 1);
   BlockLoop blocks[3];
   int count = build_blocks(f->out, k->lanes, k->lanes >= 16 ? 2 : 1, blocks);
-  for (int b = 0; b < count; b++) {
-    int32_t most = k->lanes >= 16 ? (blocks[b].blocks == 2 ? 8 : 16) : 8;
-    LoopValue o = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
-    TileLoop tiles[2];
-    int tile_count = build_tiles(f->in, most, tiles);
-    for (int t = 0; t < tile_count; t++) {
-      LoopValue c = build_for(k, tiles[t].from, tiles[t].below, tiles[t].size);
-      LoopValue input = AT(k, 0, {ky, f->rows.width * channels}, {kx, s->dilation * channels}, {group, f->in}, {c, 1});
-      int64_t line = (int64_t)s->out.width * s->out.stride;
-      LoopValue gradient = AT(k, 0, {image, s->out.height * line}, {y, line}, {group, f->out}, {o, 1});
-      LoopValue base = AT(k, 0, {task, taps * f->in * row}, {ky, s->kernel_x * f->in * row}, {kx, f->in * row}, {c, row},
-                          {group, f->out}, {o, 1});
-      weight_tile(k, f, acc, input, gradient, base, tiles[t].size, &blocks[b]);
-      loop_end(k);
-    }
-    loop_end(k);
-  }
+  for (int b = 0; b < count; b++) weight_block(k, &row, &place, &blocks[b]);
   loop_end(k);
   loop_end(k);
   loop_end(k);
@@ -99,10 +150,11 @@ LoopKernel *cpu_conv_grad_weight(const ConvSpec *given, Arena *arena) {
                   .dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32),
                   .in = s->in.channels / s->groups,
                   .out = s->out.channels / s->groups};
-  ConvInput input = conv_input(k, s);
+  ConvInput input = conv_input(k, &s->prologue);
+  f.x = input.x;
   f.partial = loop_buffer(k, "partial", LOOP_INOUT, LOOP_ELEMENT_F32);
   f.rows = conv_rows(k, s);
-  int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 16);
+  f.acc = loop_tile(k, "acc", LOOP_F32, true, BLOCK_ACC);
   LoopValue task = loop_task(k);
   int64_t elements = (int64_t)s->kernel_y * s->kernel_x * f.in * s->out.channels;
   LoopValue i = build_for(k, 0, elements, k->lanes);
@@ -116,7 +168,7 @@ LoopKernel *cpu_conv_grad_weight(const ConvSpec *given, Arena *arena) {
   LoopValue image = build_images(k, s->images);
   LoopValue y = build_for(k, 0, s->out.height, 1);
   conv_stage_rows(k, s, input, f.rows, image, y);
-  weight_row(k, &f, acc, task, image, y);
+  weight_row(k, &f, task, image, y);
   loop_end(k);
   loop_end(k);
   return k;
@@ -258,6 +310,7 @@ static void copy_inside(LoopKernel *k, const InputGrad *f, LoopValue image) {
 
 LoopKernel *cpu_conv_grad_input(const ConvSpec *given, Arena *arena) {
   if (conv_is_depthwise(given)) return depthwise_grad_input(given, arena);
+  if (conv_is_point(given)) return conv_point_grad_input(given, arena);
   ConvSpec spec = conv_flatten(given);
   const ConvSpec *s = &spec;
   LoopKernel *k = loop_new(arena, "conv_grad_input", s->target.lanes);

@@ -9,10 +9,10 @@ typedef struct ConvInput {
   int32_t x, scale, mean; /* buffers; scale and mean -1 where there is no affine prologue */
 } ConvInput;
 
-ConvInput conv_input(LoopKernel *k, const ConvSpec *spec); /* declares the buffers x, [scale, mean] */
+ConvInput conv_input(LoopKernel *k, const Prologue *prologue); /* declares the buffers x, [scale, mean] */
 
 /* `count` lanes of channels from `channel` on of the element at `index`, through the prologue. */
-LoopValue conv_read(LoopKernel *k, const ConvSpec *spec, ConvInput input, LoopValue index, LoopValue channel, int32_t count);
+LoopValue conv_read(LoopKernel *k, const Prologue *prologue, ConvInput input, LoopValue index, LoopValue channel, int32_t count);
 
 static inline bool conv_is_depthwise(const ConvSpec *s) {
   return s->groups > 1 && s->groups == s->in.channels && s->groups == s->out.channels;
@@ -32,6 +32,11 @@ typedef struct ConvRows {
 } ConvRows;
 ConvRows conv_rows(LoopKernel *k, const ConvSpec *spec);
 void conv_stage_rows(LoopKernel *k, const ConvSpec *spec, ConvInput input, ConvRows rows, LoopValue image, LoopValue y);
+
+/* conv_point.c: one tap, no padding, one group */
+bool conv_is_point(const ConvSpec *spec);
+LoopKernel *conv_point_forward(const ConvSpec *spec, Arena *arena);
+LoopKernel *conv_point_grad_input(const ConvSpec *spec, Arena *arena);
 
 /* depthwise.c */
 LoopKernel *depthwise_forward(const ConvSpec *spec, Arena *arena);

@@ -1,6 +1,91 @@
-/* Depthwise convolutions: lanes run over channels, a block of lanes at a time. A block's whole image is staged into scratch,
- * through the prologue and with its halo as zeros, so that the tap loops know no border. */
-#include "kernels/cpu/conv_private.h"
+/* Depthwise convolutions: lanes run over channels. Forward, and the input's gradient at stride 1, which is a convolution with the
+ * flipped kernel, go band by band over a staged plane. The other gradients do a vector of channels at a time: its image is
+ * staged into scratch, through the prologue and with its halo as zeros, so that the tap loops know no border. */
+#include "kernels/cpu/conv_block_private.h"
+
+/* ---- over a staged plane ---- */
+
+/* y = the convolution of x, with the weights in array w. */
+static void convolve(LoopKernel *k, const ConvSpec *s, ConvInput input, int32_t w, int32_t y, int32_t partial) {
+  int64_t band = block_band_rows(s->in.channels, s->out.height, s->out.width), line = (int64_t)s->out.width * s->out.stride;
+  BlockPlane plane = block_plane(k, s, band);
+  BlockRows rows = {.plane = &plane, .w = w, .to = y, .to_pitch = s->out.stride, .masked = true};
+  rows.acc = loop_tile(k, "acc", LOOP_F32, true, BLOCK_ACC);
+  BlockSums sums;
+  if (s->moments) {
+    sums = block_sums_new(k, s->out.channels);
+    rows.sums = &sums;
+    block_sums_clear(k, &sums);
+  }
+  block_plane_clear(k, &plane);
+  LoopValue image = build_images(k, s->images);
+  TileLoop bands[2];
+  int count = build_tiles(s->out.height, (int32_t)band, bands);
+  for (int b = 0; b < count; b++) {
+    LoopValue first = build_for(k, bands[b].from, bands[b].below, bands[b].size);
+    block_stage_band(k, &plane, input, image, first, bands[b].size);
+    if (s->moments) {
+      block_sums_if_first(k, s->images, image, first);
+      block_depthwise_shift(k, &rows);
+      loop_end(k);
+    }
+    LoopValue r = build_for(k, 0, bands[b].size, 1);
+    LoopValue row = AT(k, 0, {first, 1}, {r, 1});
+    LoopValue to = AT(k, 0, {image, s->out.height * line}, {row, line});
+    block_depthwise_row(k, &rows, row, to);
+    loop_end(k);
+    loop_end(k);
+  }
+  loop_end(k);
+  if (s->moments) block_sums_store(k, &sums, partial);
+}
+
+LoopKernel *depthwise_forward(const ConvSpec *s, Arena *arena) {
+  LoopKernel *k = loop_new(arena, "depthwise", s->target.lanes);
+  ConvInput input = conv_input(k, &s->prologue);
+  int32_t w = loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32), y = loop_buffer(k, "y", LOOP_OUT, LOOP_ELEMENT_F32);
+  int32_t partial = s->moments ? loop_buffer(k, "partial", LOOP_OUT, LOOP_ELEMENT_F32) : -1;
+  convolve(k, s, input, w, y, partial);
+  return k;
+}
+
+/* flipped[tap] = w[taps - 1 - tap] */
+static void flip(LoopKernel *k, const ConvSpec *s, int32_t w, int32_t flipped) {
+  int64_t taps = (int64_t)s->kernel_y * s->kernel_x, channels = s->in.channels;
+  BlockLoop blocks[3];
+  int count = build_blocks(channels, k->lanes, 1, blocks);
+  for (int b = 0; b < count; b++) {
+    LoopValue tap = build_for(k, 0, taps, 1);
+    LoopValue c = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
+    LoopValue from = AT(k, (taps - 1) * channels, {tap, -channels}, {c, 1});
+    LoopValue lanes = loop_int(k, blocks[b].count);
+    LoopValue value = loop_load_lanes(k, w, from, lanes, 0);
+    LoopValue to = AT(k, 0, {tap, channels}, {c, 1});
+    loop_store_lanes(k, flipped, to, value, lanes);
+    loop_end(k);
+    loop_end(k);
+  }
+}
+
+/* At stride 1 the input's gradient is the convolution of dy with the flipped kernel. */
+static LoopKernel *gather(const ConvSpec *spec, Arena *arena) {
+  ConvSpec mirror = *spec;
+  mirror.in = spec->out;
+  mirror.out = spec->in;
+  mirror.prologue = (Prologue){false, false};
+  mirror.moments = false;
+  mirror.pad_y = spec->dilation * (spec->kernel_y - 1) - spec->pad_y;
+  mirror.pad_x = spec->dilation * (spec->kernel_x - 1) - spec->pad_x;
+  LoopKernel *k = loop_new(arena, "depthwise_grad_input", spec->target.lanes);
+  ConvInput input = conv_input(k, &mirror.prologue);
+  int32_t w = loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32), dx = loop_buffer(k, "dx", LOOP_OUT, LOOP_ELEMENT_F32);
+  int32_t flipped = loop_shared(k, "flipped", (int64_t)spec->kernel_y * spec->kernel_x * spec->in.channels);
+  flip(k, spec, w, flipped);
+  convolve(k, &mirror, input, flipped, dx, -1);
+  return k;
+}
+
+/* ---- a vector of channels at a time ---- */
 
 typedef struct Depthwise {
   const ConvSpec *s;
@@ -26,7 +111,7 @@ static void stage(LoopKernel *k, const Depthwise *d, ConvInput input, LoopValue 
   LoopValue x = build_for(k, 0, s->in.width - s->shift_x, 1);
   int64_t pixel = s->in.stride, line = s->in.width * pixel;
   LoopValue from = AT(k, s->shift_y * line + s->shift_x * pixel, {image, s->in.height * line}, {y, line}, {x, pixel}, {c, 1});
-  LoopValue value = conv_read(k, s, input, from, c, count);
+  LoopValue value = conv_read(k, &s->prologue, input, from, c, count);
   LoopValue to = AT(k, (s->pad_y * d->width + s->pad_x) * k->lanes, {y, d->width * k->lanes}, {x, k->lanes});
   LoopValue lanes = loop_int(k, k->lanes);
   loop_store_lanes(k, d->staged, to, value, lanes);
@@ -34,9 +119,25 @@ static void stage(LoopKernel *k, const Depthwise *d, ConvInput input, LoopValue 
   loop_end(k);
 }
 
-/* Everything is cleared at the start of a task; `stage` then only ever writes the inside. */
-static void clear(LoopKernel *k, const Depthwise *d) {
-  conv_clear(k, d->staged, 0, d->height * d->width * k->lanes);
+static void clear(LoopKernel *k, const Depthwise *d, int64_t top, int64_t bottom, int64_t left, int64_t right) {
+  if (top >= bottom || left >= right) return;
+  LoopValue zero = loop_f32(k, 0), lanes = loop_int(k, k->lanes);
+  LoopValue y = build_for(k, top, bottom, 1);
+  LoopValue x = build_for(k, left, right, 1);
+  LoopValue at = AT(k, 0, {y, d->width * k->lanes}, {x, k->lanes});
+  loop_store_lanes(k, d->staged, at, zero, lanes);
+  loop_end(k);
+  loop_end(k);
+}
+
+/* At the start of a task; `stage` then only ever writes the inside. */
+static void clear_halo(LoopKernel *k, const Depthwise *d) {
+  const ConvSpec *s = d->s;
+  int64_t top = s->pad_y, bottom = top + s->in.height - s->shift_y, left = s->pad_x, right = left + s->in.width - s->shift_x;
+  clear(k, d, 0, top, 0, d->width);
+  clear(k, d, top, bottom, 0, left);
+  clear(k, d, top, bottom, right, d->width);
+  clear(k, d, bottom, d->height, 0, d->width);
 }
 
 typedef struct Taps {
@@ -54,78 +155,6 @@ static Taps taps_begin(LoopKernel *k, const ConvSpec *s) {
 static void taps_end(LoopKernel *k) {
   loop_end(k);
   loop_end(k);
-}
-
-static void forward_tile(LoopKernel *k, const Depthwise *d, int32_t acc, int32_t w, int32_t out, LoopValue image, LoopValue y,
-                         LoopValue x, LoopValue c, int32_t count, int32_t pixels) {
-  const ConvSpec *s = d->s;
-  LoopValue zero = loop_f32(k, 0);
-  LoopValue first = loop_unroll(k, 0, pixels, 1);
-  loop_set(k, acc, first, zero);
-  loop_end(k);
-  LoopValue corner = AT(k, 0, {y, s->stride_y * d->width * k->lanes}, {x, (int64_t)s->stride_x * k->lanes});
-  Taps t = taps_begin(k, s);
-  LoopValue at = AT(k, 0, {t.tap, s->in.channels}, {c, 1});
-  LoopValue lanes = loop_int(k, count);
-  LoopValue weight = loop_load_lanes(k, w, at, lanes, 0);
-  LoopValue i = loop_unroll(k, 0, pixels, 1);
-  LoopValue from = AT(k, 0, {corner, 1}, {t.ky, s->dilation * d->width * k->lanes}, {t.kx, (int64_t)s->dilation * k->lanes},
-                      {i, (int64_t)s->stride_x * k->lanes});
-  LoopValue all = loop_int(k, k->lanes);
-  LoopValue value = loop_load_lanes(k, d->staged, from, all, 0);
-  LoopValue sum = loop_get(k, acc, i);
-  sum = loop_op3(k, LOOP_FMA, value, weight, sum);
-  loop_set(k, acc, i, sum);
-  loop_end(k);
-  taps_end(k);
-  int64_t pixel = s->out.stride, line = s->out.width * pixel;
-  LoopValue to = AT(k, 0, {image, s->out.height * line}, {y, line}, {x, pixel}, {c, 1});
-  LoopValue j = loop_unroll(k, 0, pixels, 1);
-  LoopValue result = loop_get(k, acc, j);
-  LoopValue target = AT(k, 0, {to, 1}, {j, pixel});
-  lanes = loop_int(k, count);
-  loop_store_lanes(k, out, target, result, lanes);
-  loop_end(k);
-}
-
-static void forward_rows(LoopKernel *k, const Depthwise *d, int32_t acc, int32_t w, int32_t out, LoopValue image, LoopValue c,
-                         int32_t count) {
-  const ConvSpec *s = d->s;
-  TileLoop tiles[2];
-  int tile_count = build_tiles(s->out.width, 8, tiles);
-  LoopValue y = build_for(k, 0, s->out.height, 1);
-  for (int t = 0; t < tile_count; t++) {
-    LoopValue x = build_for(k, tiles[t].from, tiles[t].below, tiles[t].size);
-    forward_tile(k, d, acc, w, out, image, y, x, c, count, tiles[t].size);
-    loop_end(k);
-  }
-  loop_end(k);
-}
-
-/* x [scale mean] w y, with `spec` as it stands */
-static LoopKernel *forward(const ConvSpec *s, const char *name, Arena *arena) {
-  LoopKernel *k = loop_new(arena, name, s->target.lanes);
-  ConvInput input = conv_input(k, s);
-  int32_t w = loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32);
-  int32_t out = loop_buffer(k, "y", LOOP_OUT, LOOP_ELEMENT_F32);
-  Depthwise d = depthwise_new(k, s);
-  int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 8);
-  clear(k, &d);
-  LoopValue image = build_images(k, s->images);
-  BlockLoop blocks[3];
-  int count = build_blocks(s->in.channels, k->lanes, 1, blocks);
-  for (int b = 0; b < count; b++) {
-    LoopValue c = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
-    stage(k, &d, input, image, c, blocks[b].count);
-    forward_rows(k, &d, acc, w, out, image, c, blocks[b].count);
-    loop_end(k);
-  }
-  loop_end(k);
-  return k;
-}
-
-LoopKernel *depthwise_forward(const ConvSpec *spec, Arena *arena) {
-  return forward(spec, "depthwise", arena);
 }
 
 /* One pixel's gradient goes to every tap's place in the staged image. */
@@ -175,13 +204,8 @@ static void copy_inside(LoopKernel *k, const Depthwise *d, int32_t dx, LoopValue
   loop_end(k);
 }
 
-/* At stride 1 the input's gradient is the convolution of dy with the flipped kernel: w[taps - 1 - tap]. */
-static LoopKernel *gather(const ConvSpec *spec, Arena *arena);
-
 LoopKernel *depthwise_grad_input(const ConvSpec *s, Arena *arena) {
-  bool dense = s->stride_y == 1 && s->stride_x == 1 && !s->shift_y && !s->shift_x;
-  if (dense && s->pad_y <= s->dilation * (s->kernel_y - 1) && s->pad_x <= s->dilation * (s->kernel_x - 1))
-    return gather(s, arena);
+  if (s->stride_y == 1 && s->stride_x == 1 && !s->shift_y && !s->shift_x) return gather(s, arena);
   LoopKernel *k = loop_new(arena, "depthwise_grad_input", s->target.lanes);
   int32_t dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32);
   int32_t w = loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32);
@@ -192,51 +216,9 @@ LoopKernel *depthwise_grad_input(const ConvSpec *s, Arena *arena) {
   int count = build_blocks(s->in.channels, k->lanes, 1, blocks);
   for (int b = 0; b < count; b++) {
     LoopValue c = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
-    clear(k, &d);
+    clear(k, &d, 0, d.height, 0, d.width);
     scatter(k, &d, dy, w, image, c, blocks[b].count);
     copy_inside(k, &d, dx, image, c, blocks[b].count);
-    loop_end(k);
-  }
-  loop_end(k);
-  return k;
-}
-
-static void flip(LoopKernel *k, const ConvSpec *s, int32_t w, int32_t flipped) {
-  int64_t taps = (int64_t)s->kernel_y * s->kernel_x;
-  LoopValue tap = build_for(k, 0, taps, 1);
-  LoopValue c = build_for(k, 0, s->in.channels, 1);
-  LoopValue from = AT(k, (taps - 1) * s->in.channels, {tap, -s->in.channels}, {c, 1});
-  LoopValue value = loop_load(k, w, from);
-  LoopValue to = AT(k, 0, {tap, s->in.channels}, {c, 1});
-  loop_store(k, flipped, to, value);
-  loop_end(k);
-  loop_end(k);
-}
-
-static LoopKernel *gather(const ConvSpec *spec, Arena *arena) {
-  ConvSpec mirror = *spec;
-  mirror.in = spec->out;
-  mirror.out = spec->in;
-  mirror.prologue = (Prologue){false, false};
-  mirror.pad_y = spec->dilation * (spec->kernel_y - 1) - spec->pad_y;
-  mirror.pad_x = spec->dilation * (spec->kernel_x - 1) - spec->pad_x;
-  const ConvSpec *s = &mirror;
-  LoopKernel *k = loop_new(arena, "depthwise_grad_input", s->target.lanes);
-  ConvInput input = conv_input(k, s);
-  int32_t w = loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32);
-  int32_t dx = loop_buffer(k, "dx", LOOP_OUT, LOOP_ELEMENT_F32);
-  int32_t flipped = loop_shared(k, "flipped", (int64_t)s->kernel_y * s->kernel_x * s->in.channels + k->lanes);
-  Depthwise d = depthwise_new(k, s);
-  int32_t acc = loop_tile(k, "acc", LOOP_F32, true, 8);
-  flip(k, s, w, flipped);
-  clear(k, &d);
-  LoopValue image = build_images(k, s->images);
-  BlockLoop blocks[3];
-  int count = build_blocks(s->in.channels, k->lanes, 1, blocks);
-  for (int b = 0; b < count; b++) {
-    LoopValue c = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
-    stage(k, &d, input, image, c, blocks[b].count);
-    forward_rows(k, &d, acc, flipped, dx, image, c, blocks[b].count);
     loop_end(k);
   }
   loop_end(k);
@@ -267,13 +249,13 @@ static void weight_taps(LoopKernel *k, const Depthwise *d, int32_t acc, int32_t 
 LoopKernel *depthwise_grad_weight(const ConvSpec *s, Arena *arena) {
   LoopKernel *k = loop_new(arena, "depthwise_grad_weight", s->target.lanes);
   int32_t dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32);
-  ConvInput input = conv_input(k, s);
+  ConvInput input = conv_input(k, &s->prologue);
   int32_t partial = loop_buffer(k, "partial", LOOP_OUT, LOOP_ELEMENT_F32);
   Depthwise d = depthwise_new(k, s);
   int64_t taps = (int64_t)s->kernel_y * s->kernel_x;
   int32_t acc = loop_tile(k, "acc", LOOP_F32, true, taps);
   LoopValue zero = loop_f32(k, 0);
-  clear(k, &d);
+  clear_halo(k, &d);
   LoopValue task = loop_task(k);
   BlockLoop blocks[3];
   int count = build_blocks(s->in.channels, k->lanes, 1, blocks);

@@ -167,21 +167,21 @@ static bool start(const char *cpu, KernelSet *kernels, EmitTarget **target) {
   return *target != NULL;
 }
 
-static void check_step(const Model *model, unsigned step, const char *cpu) {
+static void check_step(const Model *model, unsigned step, const char *cpu, uint32_t without, const char *cache) {
   Arena *arena = arena_new();
   Err err;
-  KernelSet kernels = {.arena = arena};
+  KernelSet kernels = {.arena = arena, .fuse.without = without};
   EmitTarget *target;
   if (!start(cpu, &kernels, &target)) {
     arena_free(arena);
     return;
   }
   Module *module = lower_model(model, step, NULL, arena);
-  const Graph *graph = pass_simplify(module->steps.data[0]);
-  Schedule *schedule = pass_schedule(graph, &kernels, arena);
+  const Graph *graph = pass_sums(module->steps.data[0]);
+  Schedule *schedule = schedule_graph(graph, &kernels, arena);
   EmitCode *code = NULL;
   if (target)
-    code = emit_compile(target, (const LoopKernel *const *)kernels.kernels.data, kernels.kernels.count, 2, NULL, NULL, &err);
+    code = emit_compile(target, (const LoopKernel *const *)kernels.kernels.data, kernels.kernels.count, 2, cache, NULL, &err);
   if (target && !code) fail_msg("%s", err.text);
   Memory m = memory_new(schedule, module);
   double x[5 * 3 * 8 * 8], y[5], rate = 0.025, corrections[3] = {3e-4, 0.5, 0.001};
@@ -249,11 +249,20 @@ static void test_values(void **unused) {
   const Model *model = dsl_load_text("values.adwp", model_text, strlen(model_text), NULL, arena, &diagnostics);
   if (!model) fail_msg("%s", diagnostics.out.data);
   const char *const cpus[] = {"x86-64-v3", "x86-64-v4", NULL};
+  char cache[] = "/tmp/adwp-values-XXXXXX";
+  assert_non_null(mkdtemp(cache));
   for (int i = 0; i < 3; i++) {
-    check_step(model, STEP_EVAL, cpus[i]);
-    check_step(model, STEP_GRADIENT, cpus[i]);
-    check_step(model, STEP_CROSS, cpus[i]);
+    check_step(model, STEP_EVAL, cpus[i], 0, cache);
+    check_step(model, STEP_GRADIENT, cpus[i], 0, cache);
+    check_step(model, STEP_CROSS, cpus[i], 0, cache);
   }
+  for (int pattern = 0; pattern < FUSE_PATTERN_COUNT; pattern++)
+    check_step(model, pattern % 2 ? STEP_GRADIENT : STEP_CROSS, cpus[0], 1U << pattern, cache);
+  check_step(model, STEP_CROSS, cpus[0], (1U << FUSE_PATTERN_COUNT) - 1, cache);
+  char *remove = NULL;
+  assert_true(asprintf(&remove, "rm -rf %s", cache) > 0);
+  assert_int_equal(system(remove), 0);
+  free(remove);
   text_free(&diagnostics.out);
   arena_free(arena);
 }

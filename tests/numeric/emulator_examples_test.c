@@ -126,7 +126,7 @@ static void check_samples(Run *run) {
 static void check_steps(Run *run, const Module *module, KernelSet *kernels, Arena *arena) {
   size_t known = 0; /* kernels that have had their launch */
   for (size_t i = 0; i < module->steps.count; i++) {
-    Schedule *schedule = pass_schedule(pass_simplify(module->steps.data[i]), kernels, arena);
+    Schedule *schedule = schedule_graph(module->steps.data[i], kernels, arena);
     for (size_t l = 0; l < schedule->launches.count;
          l++) { /* kernels are numbered in the order in which they were first wanted */
       const PlannedLaunch *launch = &schedule->launches.data[l];

@@ -191,6 +191,10 @@ static inline bool instance_vectors(InstanceRandom *r, GraphInstance *in) {
   case OP_STACK:
     for (k = instance_integer(r, 1, GRAPH_INSTANCE_OPERANDS); in->count < k;) instance_put(in, type_scalar());
     return true;
+  case OP_ROW_SUM:
+    instance_put(in, instance_matrix(k, instance_channels(r)));
+    in->attributes.index = instance_integer(r, 0, k - 1);
+    return true;
   case OP_BATCH_SUM: instance_put(in, logits); return true;
   case OP_CROSS_ENTROPY_GRAD: instance_put(in, per_image); /* fall through */
   case OP_CROSS_ENTROPY:
@@ -240,6 +244,7 @@ static inline bool instance_shape(InstanceRandom *r, GraphInstance *in) {
     instance_put(in, instance_any(r));
     instance_put(in, in->types[0]);
     return true;
+  case OP_GRADIENT: instance_put(in, type_scalar()); /* fall through */
   case OP_RELU: instance_put(in, instance_any(r)); return true;
   case OP_SCALE:
     instance_put(in, instance_any(r));

@@ -54,6 +54,7 @@ static void a_step_computes_what_one_operation_does(void **state) {
   (void)state;
   static const char *const names[GRAPH_INSTANCE_OPERANDS] = {"x0", "x1", "x2", "x3", "x4"};
   for (int op = OP_CONST + 1; op < OP_COUNT; op++) {
+    if (op_table[op].class == CLASS_MARK) continue;
     Computed c = compute((OpCode)op, 1);
     NamedTensor inputs[GRAPH_INSTANCE_OPERANDS];
     for (int32_t i = 0; i < c.in.count; i++) inputs[i] = (NamedTensor){names[i], c.x[i].data};

@@ -201,8 +201,8 @@ static void set_inputs(Executor *executor, const ProgramStep *step, float rate) 
 /* A step of no launch: x and y are inputs and results. */
 static const NamedBuffer pixel_results[] = {{"x", TOY_X, TOY_BATCH *TOY_PIXELS, false}, {"y", TOY_Y, TOY_BATCH, true}};
 static const ProgramStep pixel_steps[] = {
-    {"look", NULL, 0, TOY_ARENA, toy_inputs, 2, pixel_results, 2},
-    {"labels", NULL, 0, TOY_ARENA, toy_inputs + 1, 1, pixel_results + 1, 1},
+    {"look", NULL, 0, TOY_ARENA, 0, toy_inputs, 2, pixel_results, 2},
+    {"labels", NULL, 0, TOY_ARENA, 0, toy_inputs + 1, 1, pixel_results + 1, 1},
 };
 
 static Program looking(Program program) {
@@ -374,7 +374,7 @@ static void test_profile_and_launches(void **state) {
 
 enum { M = 5, N = 6, K = 7, STRIDE = 12, AT_A = 0, AT_B = 4096, AT_C = 8192, PRODUCT_ARENA = 12288, PRODUCT_BATCH = 2 };
 
-static const BufferRef product_buffers[] = {{BUFFER_ARENA, AT_A}, {BUFFER_ARENA, AT_B}, {BUFFER_ARENA, AT_C}};
+static const BufferRef product_buffers[] = {{BUFFER_ARENA, AT_A, 0}, {BUFFER_ARENA, AT_B, 0}, {BUFFER_ARENA, AT_C, 0}};
 static const NamedBuffer product_inputs[] = {{"a", AT_A, 1024, false}, {"b", AT_B, 1024, false}, {"c", AT_C, 1024, false}};
 static const NamedBuffer product_results[] = {{"c", AT_C, 1024, false}};
 
@@ -393,7 +393,7 @@ static float element(const float *data, const ProgramMatrix *matrix, int row, in
 static void check_product(const ProgramProduct *product) {
   const Launch launch = {.buffer_count = 3, .buffers = product_buffers, .product = product};
   const Segment segment = {&launch, 1};
-  const ProgramStep step = {"multiply", &segment, 1, PRODUCT_ARENA, product_inputs, 3, product_results, 1};
+  const ProgramStep step = {"multiply", &segment, 1, PRODUCT_ARENA, 0, product_inputs, 3, product_results, 1};
   Program program = toy_cuda_program();
   program.steps = &step;
   program.step_count = 1;

@@ -1,8 +1,8 @@
 /* The CPU device and the Program's two orders, on a program whose kernels are C functions of this file.
  *
- * Step "mix": x (B, 4) is doubled into u and negated into v by two launches of one segment, of 1 and 3 images a task; the next
- * segment adds u, v and the parameter w (4) through scratch into `sum` (B, 4); a launch of 4 fixed tasks then sums the columns to
- * `columns` (4). */
+ * Step "mix": x (B, 4) is negated into v by a launch of 3 images a task, beside one that does the same of 1 image to `other`; in
+ * the next segment a run of two launches, of 2 images a task, doubles x into u, which stands in the worker's scratch, and adds u,
+ * v and the parameter w (4) into `sum` (B, 4); a launch of 4 fixed tasks then sums the columns to `columns` (4). */
 #include "runtime/executor.h"
 
 #include <setjmp.h>
@@ -20,23 +20,28 @@ static atomic_int scratch_faults;
 static void scale_rows(const KernelArgs *args, int64_t first, int64_t last, float factor) {
   const float *x = args->buffers[0];
   float *y = args->buffers[1];
+  if (last > args->batch) last = args->batch;
   for (int64_t i = first * WIDTH; i < last * WIDTH; i++) y[i] = factor * x[i];
 }
 
 static void run_double(const KernelArgs *args, int64_t task0, int64_t task1) {
-  scale_rows(args, task0, task1, 2);
+  scale_rows(args, 2 * task0, 2 * task1, 2);
 }
 
 static void run_negate(const KernelArgs *args, int64_t task0, int64_t task1) {
-  int64_t last = 3 * task1 < args->batch ? 3 * task1 : args->batch;
-  scale_rows(args, 3 * task0, last, -0.5F);
+  scale_rows(args, 3 * task0, 3 * task1, -0.5F);
+}
+
+static void run_negate_one(const KernelArgs *args, int64_t task0, int64_t task1) {
+  scale_rows(args, task0, task1, -0.5F);
 }
 
 static void run_add(const KernelArgs *args, int64_t task0, int64_t task1) {
   const float *u = args->buffers[0], *v = args->buffers[1], *w = args->buffers[2];
   float *sum = args->buffers[3], *scratch = args->scratch;
   if ((uintptr_t)scratch % 64) atomic_fetch_add(&scratch_faults, 1);
-  for (int64_t i = task0 * WIDTH; i < task1 * WIDTH; i++) {
+  int64_t last = 2 * task1 < args->batch ? 2 * task1 : args->batch;
+  for (int64_t i = 2 * task0 * WIDTH; i < last * WIDTH; i++) {
     if (scratch[7] != 0) atomic_fetch_add(&scratch_faults, 1); /* nobody writes it: zero from the start */
     scratch[i % WIDTH] = u[i] + v[i];
     sum[i] = scratch[i % WIDTH] + w[i % WIDTH];
@@ -52,32 +57,38 @@ static void run_columns(const KernelArgs *args, int64_t task0, int64_t task1) {
   }
 }
 
-enum { AT_X = 0, AT_U = 192, AT_V = 384, AT_SUM = 576, AT_COLUMNS = 768, ARENA_BYTES = 832 };
+enum { AT_X = 0, AT_OTHER = 192, AT_V = 384, AT_SUM = 576, AT_COLUMNS = 768, ARENA_BYTES = 832 };
 
 static const ProgramKernel kernels[] = {
     {.name = "double", .run = run_double},
     {.name = "negate", .run = run_negate},
     {.name = "add", .run = run_add, .scratch_bytes = 64},
     {.name = "columns", .run = run_columns},
+    {.name = "negate_one", .run = run_negate_one},
 };
-static const BufferRef double_buffers[] = {{BUFFER_ARENA, AT_X}, {BUFFER_ARENA, AT_U}};
-static const BufferRef negate_buffers[] = {{BUFFER_ARENA, AT_X}, {BUFFER_ARENA, AT_V}};
+static const BufferRef double_buffers[] = {{BUFFER_ARENA, AT_X, 0}, {BUFFER_SCRATCH, 64, 4 * WIDTH}};
+static const BufferRef other_buffers[] = {{BUFFER_ARENA, AT_X, 0}, {BUFFER_ARENA, AT_OTHER, 0}};
+static const BufferRef negate_buffers[] = {{BUFFER_ARENA, AT_X, 0}, {BUFFER_ARENA, AT_V, 0}};
 static const BufferRef add_buffers[] = {
-    {BUFFER_ARENA, AT_U}, {BUFFER_ARENA, AT_V}, {BUFFER_PARAMETER, 64}, {BUFFER_ARENA, AT_SUM}};
-static const BufferRef column_buffers[] = {{BUFFER_ARENA, AT_SUM}, {BUFFER_ARENA, AT_COLUMNS}};
-static const Launch scale_launches[] = {
-    {.kernel = 0, .buffer_count = 2, .buffers = double_buffers, .images = 1, .tasks = 1},
+    {BUFFER_SCRATCH, 64, 4 * WIDTH}, {BUFFER_ARENA, AT_V, 0}, {BUFFER_PARAMETER, 64, 0}, {BUFFER_ARENA, AT_SUM, 0}};
+static const BufferRef column_buffers[] = {{BUFFER_ARENA, AT_SUM, 0}, {BUFFER_ARENA, AT_COLUMNS, 0}};
+static const Launch negate_launches[] = {
+    {.kernel = 4, .buffer_count = 2, .buffers = other_buffers, .images = 1, .tasks = 1},
     {.kernel = 1, .buffer_count = 2, .buffers = negate_buffers, .images = 3, .tasks = 1},
 };
-static const Launch add_launch[] = {{.kernel = 2, .buffer_count = 4, .buffers = add_buffers, .images = 1, .tasks = 1}};
+static const Launch add_launches[] = {
+    {.kernel = 0, .buffer_count = 2, .buffers = double_buffers, .images = 2, .tasks = 1},
+    {.kernel = 2, .buffer_count = 4, .buffers = add_buffers, .images = 2, .tasks = 1, .joins = true},
+};
 static const Launch column_launch[] = {{.kernel = 3, .buffer_count = 2, .buffers = column_buffers, .tasks = WIDTH}};
-static const Segment segments[] = {{scale_launches, 2}, {add_launch, 1}, {column_launch, 1}};
+static const Segment segments[] = {{negate_launches, 2}, {add_launches, 2}, {column_launch, 1}};
 static const NamedBuffer inputs[] = {{"x", AT_X, BATCH *WIDTH, false}};
 static const NamedBuffer results[] = {{"sum", AT_SUM, BATCH *WIDTH, false}, {"columns", AT_COLUMNS, WIDTH, false}};
 static const ProgramStep steps[] = {{.name = "mix",
                                      .segments = segments,
                                      .segment_count = 3,
                                      .arena_bytes = ARENA_BYTES,
+                                     .scratch_bytes = 64 + 2 * 4 * WIDTH,
                                      .inputs = inputs,
                                      .input_count = 1,
                                      .results = results,
@@ -92,7 +103,7 @@ static const Program program = {.name = "mixer",
                                 .parameters = parameters,
                                 .parameter_count = 2,
                                 .kernels = kernels,
-                                .kernel_count = 4,
+                                .kernel_count = 5,
                                 .steps = steps,
                                 .step_count = 1};
 
@@ -140,12 +151,12 @@ static void test_any_batch_on_any_threads(void **state) {
 static void test_profile_times_each_launch(void **state) {
   (void)state;
   Executor *executor = begin(2);
-  double seconds[4] = {0};
+  double seconds[5] = {0};
   run_and_check(executor, 7, seconds);
-  for (int i = 0; i < 4; i++) assert_true(seconds[i] > 0 && seconds[i] < 10);
-  double before = seconds[3];
+  for (int i = 0; i < 5; i++) assert_true(seconds[i] > 0 && seconds[i] < 10);
+  double before = seconds[4];
   run_and_check(executor, 7, seconds);
-  assert_true(seconds[3] > before);
+  assert_true(seconds[4] > before);
   executor_free(executor);
 }
 
@@ -156,7 +167,7 @@ static void test_runs_and_launches_are_counted(void **state) {
   assert_int_equal(executor_depth(executor), 1);
   for (int64_t n = 0; n < 3; n++) assert_int_equal(executor_run(executor, steps, BATCH, &err), n);
   assert_true(executor_finish(executor, &err));
-  assert_int_equal(executor_launches(executor, steps, BATCH, &err), 4);
+  assert_int_equal(executor_launches(executor, steps, BATCH, &err), 5);
   executor_free(executor);
 }
 

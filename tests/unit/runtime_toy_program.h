@@ -198,25 +198,25 @@ static const ProgramKernel toy_kernels[] = {
 };
 
 static const BufferRef toy_image_buffers[] = {
-    {BUFFER_ARENA, TOY_X},
-    {BUFFER_ARENA, TOY_Y},
-    {BUFFER_PARAMETER, TOY_W},
-    {BUFFER_PARAMETER, TOY_ALPHA_AT(0, 0)},
-    {BUFFER_PARAMETER, TOY_ALPHA_AT(1, 0)},
-    {BUFFER_ARENA, TOY_F},
-    {BUFFER_ARENA, TOY_DZ},
-    {BUFFER_ARENA, TOY_LOSSES},
-    {BUFFER_ARENA, TOY_CORRECT},
+    {BUFFER_ARENA, TOY_X, 0},
+    {BUFFER_ARENA, TOY_Y, 0},
+    {BUFFER_PARAMETER, TOY_W, 0},
+    {BUFFER_PARAMETER, TOY_ALPHA_AT(0, 0), 0},
+    {BUFFER_PARAMETER, TOY_ALPHA_AT(1, 0), 0},
+    {BUFFER_ARENA, TOY_F, 0},
+    {BUFFER_ARENA, TOY_DZ, 0},
+    {BUFFER_ARENA, TOY_LOSSES, 0},
+    {BUFFER_ARENA, TOY_CORRECT, 0},
 };
 #define TOY_UPDATE_BUFFERS                                                                                                       \
-  {BUFFER_ARENA, TOY_LOSSES}, {BUFFER_ARENA, TOY_LOSS}, {BUFFER_ARENA, TOY_F}, {BUFFER_ARENA, TOY_DZ},                           \
-      {BUFFER_PARAMETER, TOY_W}, {BUFFER_PARAMETER, TOY_MOMENTUM}, {BUFFER_PARAMETER, TOY_ALPHA_AT(0, 0)}, {                     \
-    BUFFER_PARAMETER, TOY_ALPHA_AT(1, 0)                                                                                         \
+  {BUFFER_ARENA, TOY_LOSSES, 0}, {BUFFER_ARENA, TOY_LOSS, 0}, {BUFFER_ARENA, TOY_F, 0}, {BUFFER_ARENA, TOY_DZ, 0},               \
+      {BUFFER_PARAMETER, TOY_W, 0}, {BUFFER_PARAMETER, TOY_MOMENTUM, 0}, {BUFFER_PARAMETER, TOY_ALPHA_AT(0, 0), 0}, {            \
+    BUFFER_PARAMETER, TOY_ALPHA_AT(1, 0), 0                                                                                      \
   }
-static const BufferRef toy_train_buffers[] = {TOY_UPDATE_BUFFERS, {BUFFER_ARENA, TOY_RATE}, {BUFFER_ARENA, TOY_NORM}};
-static const BufferRef toy_search_buffers[] = {TOY_UPDATE_BUFFERS, {BUFFER_ARENA, TOY_CORRECTIONS}};
+static const BufferRef toy_train_buffers[] = {TOY_UPDATE_BUFFERS, {BUFFER_ARENA, TOY_RATE, 0}, {BUFFER_ARENA, TOY_NORM, 0}};
+static const BufferRef toy_search_buffers[] = {TOY_UPDATE_BUFFERS, {BUFFER_ARENA, TOY_CORRECTIONS, 0}};
 static const BufferRef toy_cross_buffers[] = {
-    TOY_UPDATE_BUFFERS, {BUFFER_ARENA, TOY_RATE}, {BUFFER_ARENA, TOY_NORM}, {BUFFER_ARENA, TOY_CORRECTIONS}};
+    TOY_UPDATE_BUFFERS, {BUFFER_ARENA, TOY_RATE, 0}, {BUFFER_ARENA, TOY_NORM, 0}, {BUFFER_ARENA, TOY_CORRECTIONS, 0}};
 
 static const Launch toy_image_launch = {.kernel = 0, .buffer_count = 9, .buffers = toy_image_buffers, .images = 1, .tasks = 1};
 static const Launch toy_update_launches[] = {
@@ -242,10 +242,10 @@ static const NamedBuffer toy_eval_results[] = {{"losses", TOY_LOSSES, TOY_BATCH,
                                                {"correct", TOY_CORRECT, TOY_BATCH, false}};
 
 static const ProgramStep toy_steps[] = {
-    {"train_step", toy_train_segments, 2, TOY_ARENA, toy_inputs, 3, toy_results, 3},
-    {"search_step", toy_search_segments, 2, TOY_ARENA, toy_search_inputs, 3, toy_results, 2},
-    {"cross_step", toy_cross_segments, 2, TOY_ARENA, toy_inputs, 4, toy_results, 3},
-    {"eval", toy_train_segments, 1, TOY_ARENA, toy_inputs, 2, toy_eval_results, 2},
+    {"train_step", toy_train_segments, 2, TOY_ARENA, 0, toy_inputs, 3, toy_results, 3},
+    {"search_step", toy_search_segments, 2, TOY_ARENA, 0, toy_search_inputs, 3, toy_results, 2},
+    {"cross_step", toy_cross_segments, 2, TOY_ARENA, 0, toy_inputs, 4, toy_results, 3},
+    {"eval", toy_train_segments, 1, TOY_ARENA, 0, toy_inputs, 2, toy_eval_results, 2},
 };
 
 #define TOY_LOGITS(prefix, node, parameter_kind, part)                                                                           \

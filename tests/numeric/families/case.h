@@ -34,12 +34,27 @@ int64_t plane_at(const Plane *p, int image, int y, int x, int channel);
 void plane_clear(const Case *c, const Plane *p, double *want); /* zeros at all elements, not at the gaps */
 const char *plane_text(const Case *c, const Plane *p);
 
+/* ---- convolutions ---- */
+typedef struct CaseActivation {
+  const double *x, *scale, *mean; /* the last two: of an affine prologue */
+} CaseActivation;
+CaseActivation case_activation(Case *c, const Prologue *p, const Plane *in); /* adds x, [scale, mean] */
+double case_prologue(const Prologue *p, const CaseActivation *a, int64_t i, int channel);
+
+/* A ConvBlock for CONV_BLOCK or its gradient: sets the case's tasks and text. `gradient` and the strides of dn and dx are 0. */
+ConvBlockSpec case_block_spec(Case *c);
+/* The depthwise sums d[0 .. C) of one output pixel. */
+void case_block_depthwise(const ConvBlockSpec *s, const CaseActivation *a, const double *wd, int image, int y, int x, double *d);
+/* Partials (tasks, 3, C) of the moments of z, of plane p. */
+void case_moments_slots(const Case *c, const Plane *p, const double *z, double *partial);
+
 /* Dense products of the target's kind make the outputs so far (and later ones) as inexact as they are. */
 void case_dense(Case *c);
 void case_build(Case *c, const void *spec);
 
 typedef void CaseDescription(Case *c);
 CaseDescription case_conv, case_conv_grad_input, case_conv_grad_weight;
+CaseDescription case_conv_block, case_conv_block_grad;
 CaseDescription case_pool, case_pool_grad, case_shift, case_unshift, case_images;
 CaseDescription case_map, case_moments, case_moments_finish, case_sum_slots, case_global_mean;
 CaseDescription case_softmax, case_softmax_grad, case_element, case_stack, case_linear, case_linear_grad_input;

@@ -86,10 +86,11 @@ static void conv_divide(Case *c, ConvSpec *s, int rows) {
   case_divide(c, rows);
   s->images = c->images;
   s->bands = c->bands;
-  c->text = arena_printf(
-      c->arena, "in %s, out %s, kernel %d x %d, stride %d %d, dilation %d, pad %d %d, groups %d, shift %d %d%s%s",
-      plane_text(c, &s->in), plane_text(c, &s->out), s->kernel_y, s->kernel_x, s->stride_y, s->stride_x, s->dilation, s->pad_y,
-      s->pad_x, s->groups, s->shift_y, s->shift_x, s->prologue.affine ? ", affine" : "", s->prologue.relu ? ", relu" : "");
+  c->text =
+      arena_printf(c->arena, "in %s, out %s, kernel %d x %d, stride %d %d, dilation %d, pad %d %d, groups %d, shift %d %d%s%s%s",
+                   plane_text(c, &s->in), plane_text(c, &s->out), s->kernel_y, s->kernel_x, s->stride_y, s->stride_x, s->dilation,
+                   s->pad_y, s->pad_x, s->groups, s->shift_y, s->shift_x, s->prologue.affine ? ", affine" : "",
+                   s->prologue.relu ? ", relu" : "", s->moments ? ", moments" : "");
 }
 
 /* ---- the reference ---- */
@@ -159,12 +160,19 @@ void case_conv(Case *c) {
   Data d = {0};
   s.prologue.affine = case_chance(c, 50);
   s.prologue.relu = case_chance(c, 50);
+  s.moments = !c->target.gpu && case_chance(c, 40);
   conv_divide(c, &s, s.out.height);
   add_x(c, &s, &d);
   d.w = case_input(c, LOOP_ELEMENT_F32, weights(&s));
   d.y = case_output(c, s.out.element, plane_size(c, &s.out));
   plane_clear(c, &s.out, d.y);
   conv_reference(c, &s, &d);
+  if (s.moments) {
+    double *partial = case_output(c, LOOP_ELEMENT_F32, (int64_t)c->tasks * 3 * s.out.channels);
+    case_last(c)->part = s.out.channels;
+    case_last(c)->spread = sqrt((double)s.out.height * s.out.width * s.out.channels);
+    case_moments_slots(c, &s.out, d.y, partial);
+  }
   case_build(c, &s);
 }
 

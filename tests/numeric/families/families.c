@@ -14,6 +14,8 @@ static const Description descriptions[FAMILIES] = {
     [FAMILY_CONV] = {case_conv, 100, 80},
     [FAMILY_CONV_GRAD_INPUT] = {case_conv_grad_input, 80, 80},
     [FAMILY_CONV_GRAD_WEIGHT] = {case_conv_grad_weight, 80, 80},
+    [FAMILY_CONV_BLOCK] = {case_conv_block, 80, 0},
+    [FAMILY_CONV_BLOCK_GRAD] = {case_conv_block_grad, 80, 0},
     [FAMILY_POOL] = {case_pool, 30, 30},
     [FAMILY_POOL_GRAD] = {case_pool_grad, 40, 40},
     [FAMILY_SHIFT] = {case_shift, 10, 20},
@@ -124,7 +126,7 @@ bool families_run(const FamilyOptions *o, Err *err) {
   for (int family = 0; family < FAMILIES; family++) all &= !o->chosen[family];
   for (int family = 0; family < FAMILIES; family++) {
     if (!all && !o->chosen[family]) continue;
-    if (family == FAMILY_IMAGES && !o->gpu) continue;
+    if (family == FAMILY_IMAGES ? !o->gpu : o->gpu && !family_for_gpu((Family)family)) continue;
     int count = families_cases(family, o->gpu);
     if (!descriptions[family].describe || count <= 0) return err_set(err, "%s has no random specs", families_name(family));
     if (o->most) count = o->most;

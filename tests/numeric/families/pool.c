@@ -62,9 +62,9 @@ static void pool_divide(Case *c, PoolSpec *s, int rows) {
   case_divide(c, rows);
   s->images = c->images;
   s->bands = c->bands;
-  c->text = arena_printf(c->arena, "%s in %s, out %s, kernel %d x %d, stride %d %d, pad %d %d, dx_stride %d",
+  c->text = arena_printf(c->arena, "%s in %s, out %s, kernel %d x %d, stride %d %d, pad %d %d, dx_stride %d%s",
                          s->max ? "max" : "mean", plane_text(c, &s->in), plane_text(c, &s->out), s->kernel_y, s->kernel_x,
-                         s->stride_y, s->stride_x, s->pad_y, s->pad_x, s->dx_stride);
+                         s->stride_y, s->stride_x, s->pad_y, s->pad_x, s->dx_stride, s->moments ? ", moments" : "");
 }
 
 static double *pool_input(Case *c, const PoolSpec *s) {
@@ -74,12 +74,29 @@ static double *pool_input(Case *c, const PoolSpec *s) {
   return x;
 }
 
+/* Partials (tasks, 3, C) of the moments of y. */
+static void pool_moments(Case *c, const PoolSpec *s, const double *y) {
+  int64_t n = s->out.channels, pixels = (int64_t)s->out.height * s->out.width;
+  double *partial = case_output(c, LOOP_ELEMENT_F32, c->tasks * 3 * n);
+  case_last(c)->part = n;
+  case_last(c)->spread = sqrt((double)(pixels * n));
+  for (int64_t i = 0; i < c->batch * pixels * n; i++) {
+    int64_t pixel = i / n, channel = i % n, task = pixel / pixels / s->images;
+    double value = y[pixel * s->out.stride + channel], *slot = partial + task * 3 * n + channel;
+    if (pixel == task * s->images * pixels) slot[0] = value, slot[n] = slot[2 * n] = 0;
+    slot[n] += value - slot[0];
+    slot[2 * n] += pow(value - slot[0], 2);
+  }
+}
+
 void case_pool(Case *c) {
   PoolSpec s = pool_spec(c, false);
+  s.moments = !c->target.gpu && case_chance(c, 50);
   pool_divide(c, &s, s.out.height);
   const double *x = pool_input(c, &s);
   double *y = case_output(c, s.out.element, plane_size(c, &s.out));
   pool_reference(c, &s, NULL, x, NULL, y, NULL);
+  if (s.moments) pool_moments(c, &s, y);
   case_build(c, &s);
 }
 

@@ -40,8 +40,8 @@ static inline MachineFigures machine_estimate(int32_t threads) {
  * else an estimate. `fault` (may be null): why not what was measured, such as a damaged file; null where none was kept. */
 void machine_figures(const EmitTarget *target, int32_t threads, const char *cache, MachineFigures *figures, const char **fault);
 
-/* Measures, for a second or two, and keeps the result in `cache` (null: nowhere; a folder that
- * emit_cache_open refuses is an error). `target`: of a CPU. */
+/* Measures, for a second or two, and keeps the result in `cache` (null: nowhere; a folder that emit_cache_open refuses is an
+ * error). `target`: of a CPU. */
 bool machine_measure(EmitTarget *target, int32_t threads, const char *cache, MachineFigures *figures, Err *err);
 
 /* ---- the figures as a list, for what prints, keeps and reads them ---- */

@@ -2,6 +2,8 @@
  */
 #include "compiler/pipeline_private.h"
 
+#include "compiler/explain.h"
+
 #include <string.h>
 
 static const char *const precision_names[] = {"fp32", "tf32", "bf16"};
@@ -27,7 +29,7 @@ static bool pipeline_target(Pipeline *p, const PipelineOptions *options, Err *er
                   : emit_target_new(options->cpu, false, err);
   if (!p->target) return false;
   p->kernels.arena = p->arena;
-  p->kernels.fuse.without = options->without;
+  p->kernels.fuse = options->fuse;
   p->kernels.target = gpu ? (KernelTarget){true, GPU_BLOCK, options->precision}
                           : (KernelTarget){false, emit_target_lanes(p->target), PRODUCTS_FP32};
   bool narrow = gpu && options->precision == PRODUCTS_BF16;
@@ -60,12 +62,17 @@ static void add_images_kernel(Pipeline *p, const DataSet *data) {
 static const int graph_passes[] = {PASS_autodiff, PASS_simplify, PASS_hoist, PASS_sums, PASS_layout};
 enum { GRAPH_PASSES = sizeof graph_passes / sizeof *graph_passes };
 
-/* The graphs after the first `passes` of them. */
+/* The graphs after the first `passes` of them; hoist is left out where another way of generating weights is forced. */
 static bool pipeline_graphs(Pipeline *p, const Model *model, const PipelineOptions *options, size_t passes, Err *err) {
   Model resized = *model;
   if (options->batch) resized.search.batch = options->batch;
   p->module = lower_steps(&resized, options->steps, options->architecture, p->arena);
-  return passes_run(p->module, graph_passes, passes, options->watch, options->watch_context, err);
+  int wanted[GRAPH_PASSES];
+  size_t count = 0;
+  for (size_t i = 0; i < passes; i++)
+    if (graph_passes[i] != PASS_hoist || !options->fuse.forced || options->fuse.generate == GENERATE_HOISTED)
+      wanted[count++] = graph_passes[i];
+  return passes_run(p->module, wanted, count, options->watch, options->watch_context, err);
 }
 
 static bool pipeline_schedule(Pipeline *p, const Model *model, const PipelineOptions *options, Err *err) {
@@ -83,18 +90,52 @@ static bool pipeline_schedule(Pipeline *p, const Model *model, const PipelineOpt
   return true;
 }
 
+/* ---- code ---- */
+
+static bool compile_groups(Pipeline *p, const PipelineOptions *options, Err *err) {
+  const LoopKernel *const *kernels = (const LoopKernel *const *)p->kernels.kernels.data;
+  size_t count = p->kernels.kernels.count;
+  p->groups.arena = p->arena;
+  p->of_segment = ARENA_ARRAY(p->arena, int32_t *, p->schedules.count + 1);
+  pass_group((const Schedule *const *)p->schedules.data, p->schedules.count, &p->groups, p->of_segment);
+  EmitGroup *groups = ARENA_ARRAY(p->arena, EmitGroup, p->groups.groups.count + 1);
+  for (size_t i = 0; i < p->groups.groups.count; i++)
+    groups[i] = (EmitGroup){p->groups.groups.data[i].kernels, p->groups.groups.data[i].count};
+  EmitStatistics alone;
+  p->code = emit_compile(p->target, &kernels[count - 1], 1, 1, options->cache, &alone, err);
+  if (!p->code) return false;
+  p->grouped = emit_groups(p->target, kernels, count - 1, groups, p->groups.groups.count, options->threads, options->cache,
+                           &p->compiled.kernels, err);
+  p->compiled.kernels.compiled += alone.compiled;
+  p->compiled.kernels.cached += alone.cached;
+  return p->grouped != NULL;
+}
+
+static bool compile_kernels(Pipeline *p, const PipelineOptions *options, Err *err) {
+  if (p->kernels.target.gpu) return compile_groups(p, options, err);
+  p->code = emit_compile(p->target, (const LoopKernel *const *)p->kernels.kernels.data, p->kernels.kernels.count,
+                         options->threads, options->cache, &p->compiled.kernels, err);
+  return p->code != NULL;
+}
+
+const EmitImage *pipeline_image(const Pipeline *p, size_t kernel) {
+  size_t count = p->kernels.kernels.count;
+  if (kernel < count) return kernel + 1 < count ? NULL : emit_code_image(p->code, 0);
+  return emit_group_image(p->grouped, kernel - count);
+}
+
+const EmitResources *pipeline_resources(const Compiled *compiled, uint32_t kernel) {
+  const Pipeline *p = (const Pipeline *)compiled;
+  const EmitImage *image = pipeline_image(p, kernel);
+  return image ? &image->resources : emit_group_kernel(p->grouped, kernel);
+}
+
 Compiled *pipeline_compile(const Model *model, const PipelineOptions *options, Err *err) {
   Pipeline *p = memory_alloc(sizeof *p);
   p->arena = arena_new();
   Program *program = ARENA_NEW(p->arena, Program);
   p->compiled.program = program;
-  bool done = pipeline_schedule(p, model, options, err);
-  if (done) {
-    p->code = emit_compile(p->target, (const LoopKernel *const *)p->kernels.kernels.data, p->kernels.kernels.count,
-                           options->threads, options->cache, &p->compiled.kernels, err);
-    p->compiled.code = p->code;
-    done = p->code != NULL;
-  }
+  bool done = pipeline_schedule(p, model, options, err) && compile_kernels(p, options, err);
   if (!done) {
     pipeline_free(&p->compiled);
     return NULL;
@@ -111,6 +152,8 @@ void pipeline_free(Compiled *compiled) {
   vector_free(&p->schedules);
   vector_free(&p->kernels.kernels);
   free(p->kernels.keys);
+  vector_free(&p->groups.groups);
+  emit_groups_free(p->grouped);
   emit_code_free(p->code);
   emit_target_free(p->target);
   if (p->module) module_free_tables(p->module);
@@ -190,6 +233,18 @@ static bool print_schedules(Pipeline *p, const char *stage, const char *step, Pi
       done = print_kernels(p, p->schedules.data[i], printed, stage, sink, context, err);
   bool images = done && !step && p->kernels.target.gpu;
   if (images) done = print_kernel(p, p->kernels.kernels.data[p->kernels.kernels.count - 1], stage, sink, context, err);
+  return done;
+}
+
+bool pipeline_explain(const Model *model, const PipelineOptions *options, const char *step, const MachineFigures *machine,
+                      Text *out, FuseSavings *savings, Err *err) {
+  Pipeline *p = memory_alloc(sizeof *p);
+  p->arena = arena_new();
+  bool done = pipeline_schedule(p, model, options, err) && has_step(p, step, err);
+  for (size_t i = 0; done && i < p->schedules.count; i++)
+    if (!step || strcmp(step, p->schedules.data[i]->graph->name) == 0)
+      explain_fusion(p->schedules.data[i], machine, out, savings);
+  pipeline_free(&p->compiled);
   return done;
 }
 

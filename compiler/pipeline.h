@@ -4,6 +4,7 @@
 
 #include "compiler/emit/emit.h"
 #include "compiler/lower.h"
+#include "compiler/pass/fuse.h"
 #include "compiler/pass/pass.h"
 #include "kernels/family.h"
 #include "runtime/program.h"
@@ -20,18 +21,20 @@ typedef struct PipelineOptions {
   int32_t batch;                    /* largest B; 0: the model's */
   PassWatch *watch;                 /* told of each graph pass; null: nobody */
   void *watch_context;
-  uint32_t without; /* bits 1 << FusePattern (pass/schedule.h): groups that are not to be made */
+  FuseOptions fuse;
 } PipelineOptions;
 
 /* A Program and the code it points to. */
 typedef struct Compiled {
   const Program *program;
-  const EmitCode *code; /* a kernel's number is that of the program */
   EmitStatistics kernels;
 } Compiled;
 
 Compiled *pipeline_compile(const Model *model, const PipelineOptions *options, Err *err);
 void pipeline_free(Compiled *compiled);
+
+/* What a program's kernel takes of a GPU; of one that is launched in groups only, as they run it. */
+const EmitResources *pipeline_resources(const Compiled *compiled, uint32_t kernel);
 
 /* The text of one stage for `adwp emit`, of one step ("train_step", ...; null: all). The sink is called once with "lower" (before
  * all passes), a graph pass's name (after it) or "graph" (after all of them), or once a kernel in the order of the launches
@@ -39,6 +42,12 @@ void pipeline_free(Compiled *compiled);
 typedef bool PipelineSink(void *context, const char *name, const Text *text, Err *err);
 bool pipeline_print(const Model *model, const PipelineOptions *options, const char *stage, const char *step, PipelineSink *sink,
                     void *context, Err *err);
+
+typedef struct MachineFigures MachineFigures;
+typedef struct FuseSavings FuseSavings;
+/* What was fused in one step (null: in all; then `savings` is the last one's), as explain_fusion says it. */
+bool pipeline_explain(const Model *model, const PipelineOptions *options, const char *step, const MachineFigures *machine,
+                      Text *out, FuseSavings *savings, Err *err);
 
 /* The name of a precision ("fp32", "tf32", "bf16"); false: no such. */
 bool pipeline_precision(const char *name, Products *precision);

@@ -78,7 +78,8 @@ static BufferRef buffer_ref(const Schedule *schedule, const Program *program, Pl
   const Storage *storage = &schedule->storages.data[place.storage];
   int64_t bytes = place.offset * loop_element_bytes(storage->element);
   if (storage->parameter >= 0) return (BufferRef){BUFFER_PARAMETER, program->parameters[storage->parameter].offset + bytes, 0};
-  if (storage->in_scratch) return (BufferRef){BUFFER_SCRATCH, storage->offset + bytes, storage->image_bytes};
+  if (storage->in_scratch)
+    return (BufferRef){BUFFER_SCRATCH, storage->offset + bytes, storage->each_task ? 0 : storage->image_bytes};
   return (BufferRef){BUFFER_ARENA, storage->offset + bytes, 0};
 }
 
@@ -103,7 +104,20 @@ static NamedBuffer *build_named(const Pipeline *p, const Schedule *schedule, con
   return named;
 }
 
-static ProgramStep build_step(const Pipeline *p, const Schedule *schedule, const Program *program) {
+/* The segments' grouped launches, whose kernels stand behind the others. */
+static void build_groups(const Pipeline *p, const int32_t *of_segment, Segment *segments, uint32_t count, Launch *launches) {
+  Launch *own = launches;
+  for (uint32_t s = 0; s < count; own += segments[s++].count) {
+    if (of_segment[s] < 0) continue;
+    const KernelGroup *group = &p->groups.groups.data[of_segment[s]];
+    segments[s].group = 1 + (uint32_t)p->kernels.kernels.count + (uint32_t)of_segment[s];
+    for (uint32_t l = 0; l < segments[s].count; l++)
+      if (!own[l].product) own[l].body = group_body(group, (int32_t)own[l].kernel);
+  }
+}
+
+static ProgramStep build_step(const Pipeline *p, size_t step, const Program *program) {
+  const Schedule *schedule = p->schedules.data[step];
   size_t count = schedule->launches.count;
   Launch *launches = ARENA_ARRAY(p->arena, Launch, count);
   Segment *segments = ARENA_ARRAY(p->arena, Segment, schedule->segment_count);
@@ -111,6 +125,7 @@ static ProgramStep build_step(const Pipeline *p, const Schedule *schedule, const
   for (size_t i = 0; i < count; i++) {
     const PlannedLaunch *from = &schedule->launches.data[i];
     launches[i] = build_launch(p, schedule, program, from);
+    launches[i].each_task = from->each_task;
     launches[i].joins = i > 0 && from->run == schedule->launches.data[i - 1].run;
     launches[i].read_bytes = traffic[i].read;
     launches[i].written_bytes = traffic[i].written;
@@ -118,6 +133,7 @@ static ProgramStep build_step(const Pipeline *p, const Schedule *schedule, const
     Segment *segment = &segments[from->segment];
     if (!segment->count++) segment->launches = &launches[i];
   }
+  if (p->grouped) build_groups(p, p->of_segment[step], segments, (uint32_t)schedule->segment_count, launches);
   return (ProgramStep){.name = schedule->graph->name,
                        .segments = segments,
                        .segment_count = (uint32_t)schedule->segment_count,
@@ -220,26 +236,46 @@ static const char *description(const Pipeline *p, size_t kernel) {
   return copy;
 }
 
+static void fill_image(const Pipeline *p, size_t number, ProgramKernel *kernel) {
+  const EmitImage *image = pipeline_image(p, number);
+  if (!image) return;
+  kernel->symbol = image->symbol;
+  kernel->image = image->data;
+  kernel->image_bytes = image->size;
+  kernel->shared_bytes = number < p->kernels.kernels.count ? 0 : image->resources.shared_bytes;
+}
+
+static int32_t most_lanes(const Pipeline *p, const KernelGroup *group) {
+  int32_t lanes = 0;
+  for (uint32_t i = 0; i < group->count; i++) {
+    int32_t own = p->kernels.kernels.data[group->kernels[i]]->lanes;
+    if (own > lanes) lanes = own;
+  }
+  return lanes;
+}
+
 static void build_kernels(const Pipeline *p, Program *program) {
-  size_t count = p->kernels.kernels.count;
-  ProgramKernel *kernels = ARENA_ARRAY(p->arena, ProgramKernel, count);
+  size_t count = p->kernels.kernels.count, groups = p->groups.groups.count;
+  ProgramKernel *kernels = ARENA_ARRAY(p->arena, ProgramKernel, count + groups);
   for (size_t i = 0; i < count; i++) {
     const LoopKernel *kernel = p->kernels.kernels.data[i];
     kernels[i].name = kernel->name;
     kernels[i].description = description(p, i);
     if (p->kernels.target.gpu) {
-      const EmitImage *image = emit_code_image(p->code, i);
-      kernels[i].symbol = image->symbol;
-      kernels[i].image = image->data;
-      kernels[i].image_bytes = image->size;
       kernels[i].threads = kernel->lanes;
+      fill_image(p, i, &kernels[i]);
     } else {
       kernels[i].run = emit_code_function(p->code, i);
       kernels[i].scratch_bytes = loop_scratch(kernel, NULL);
     }
   }
+  for (size_t i = 0; i < groups; i++) {
+    kernels[count + i].name = arena_printf(p->arena, "group.%zu", i);
+    kernels[count + i].threads = most_lanes(p, &p->groups.groups.data[i]);
+    fill_image(p, count + i, &kernels[count + i]);
+  }
   program->kernels = kernels;
-  program->kernel_count = (uint32_t)count;
+  program->kernel_count = (uint32_t)(count + groups);
   if (p->kernels.target.gpu) program->images_kernel = (uint32_t)count - 1;
 }
 
@@ -248,7 +284,7 @@ void pipeline_fill_program(const Pipeline *p, const Model *model, Program *progr
   build_parameters(p, program);
   build_kernels(p, program);
   ProgramStep *steps = ARENA_ARRAY(p->arena, ProgramStep, p->schedules.count);
-  for (size_t i = 0; i < p->schedules.count; i++) steps[i] = build_step(p, p->schedules.data[i], program);
+  for (size_t i = 0; i < p->schedules.count; i++) steps[i] = build_step(p, i, program);
   program->steps = steps;
   program->step_count = (uint32_t)p->schedules.count;
 }

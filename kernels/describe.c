@@ -66,7 +66,10 @@ static void describe_block(const void *spec, Text *out) {
   static const char *const gradients[] = {"", " add", " sums"};
   const ConvBlockSpec *s = spec;
   add_planes(&s->in, &s->out, out);
-  add_window(s->kernel_y, s->kernel_x, s->stride_y, s->stride_x, out);
+  if (s->pointwise)
+    text_add(out, " k1");
+  else
+    add_window(s->kernel_y, s->kernel_x, s->stride_y, s->stride_x, out);
   if (s->dilation > 1) text_printf(out, " dilation %d", s->dilation);
   add_prologue(s->prologue, out);
   text_add(out, gradients[s->gradient]);
@@ -81,6 +84,8 @@ static void describe_pool(const void *spec, Text *out) {
   const PoolSpec *s = spec;
   add_planes(&s->in, &s->out, out);
   add_window(s->kernel_y, s->kernel_x, s->stride_y, s->stride_x, out);
+  if (s->bn) text_add(out, " bn");
+  if (s->add) text_add(out, " add");
   if (s->moments) text_add(out, " moments");
 }
 

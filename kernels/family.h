@@ -41,7 +41,7 @@ enum { GPU_MOST_SHARED = 48 << 10 }; /* bytes of shared arrays of one kernel for
 /* Builds a kernel of any family from its spec, whose first member is its KernelTarget. */
 LoopKernel *family_build(Family family, const void *spec, Arena *arena);
 size_t family_spec_bytes(Family family);
-bool family_for_gpu(Family family); /* whether it has a schedule for GPUs */
+bool family_for_gpu(Family family);     /* whether it has a schedule for GPUs */
 const char *family_name(Family family); /* "CONV" */
 
 typedef struct Plane { /* one image of an activation */
@@ -76,8 +76,8 @@ typedef struct ConvSpec {
 /* ---- ConvBlocks: depthwise -> pointwise -> moments of one image in a task's scratch, and its gradient; on a CPU only ----
  * With a = prologue(x), d = depthwise(a, wd), z = d wp:
  * CONV_BLOCK       x, [scale, mean], wd (ky, kx, C), wp (C, O), z, partial (slots, 3, O): MOMENTS of z
- * CONV_BLOCK_GRAD  dn, z, coefficients (4, O), x, [scale, mean], wd, wp, dx, partial of dwd, partial of dwp, [partial (slots, 2, C)]
- * dz = c0 dn + (c1 (z - c2) + c3), the gradient of BN in one pass, with c0 .. c3 the rows of `coefficients`. From dz come the
+ * CONV_BLOCK_GRAD  dn, z, coefficients (4, O), x, [scale, mean], wd, wp, dx, partial of dwd, partial of dwp, [partial (slots, 2,
+ * C)] dz = c0 dn + (c1 (z - c2) + c3), the gradient of BN in one pass, with c0 .. c3 the rows of `coefficients`. From dz come the
  * gradients of wp (d is computed again), of d, of wd, and of a; with the prologue's ReLU that of x is it where a > 0, else 0. It
  * is stored to dx, or added to what is there, or stored with the sums over pixels of dx and of dx (x - mean) scale: the
  * BN_GRAD_SUMS of the block before. The BN of an affine prologue is not differentiated. */
@@ -87,6 +87,7 @@ typedef struct ConvBlockSpec {
   KernelTarget target;
   int32_t images;
   Plane in, out; /* x; z */
+  bool pointwise; /* of CONV_BLOCK_GRAD: there is no depthwise convolution, no wd and no partial of dwd; d = a */
   Prologue prologue;
   int32_t kernel_y, kernel_x, stride_y, stride_x, dilation, pad_y, pad_x; /* of the depthwise convolution */
   BlockGradient gradient;       /* of CONV_BLOCK_GRAD; BLOCK_SUMS wants an affine prologue */
@@ -104,6 +105,11 @@ typedef struct PoolSpec {
   bool max;
   int32_t dx_stride; /* of the gradient, where it is not that of `in`; 0: the same */
   bool moments;      /* POOL: leaves the partials of its output's moments, too */
+  /* POOL_GRAD on a CPU: dy is the gradient of a BN, made where it is read: dn, z, coefficients (4, C) in the place of dy, as of a
+   * CONV_BLOCK_GRAD; dn is `out`, z has the same sides and `z_stride` */
+  bool bn;
+  int32_t z_stride;
+  bool add; /* POOL_GRAD on a CPU: dx is added to what is there */
 } PoolSpec;
 
 /* ---- elementwise expressions with sums over pixels ----

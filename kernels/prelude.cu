@@ -6,13 +6,21 @@
  * The shape of a text
  *   KERNEL(name, threads, parameters ...) { ... }   parameters: IN(type, x) a buffer that is only read, OUT(type, y) one that is
  *                                                   written and perhaps read, and at the end `int batch`
- *   ENTRY(name, ARG(0, const type *), ..., ARG(n, int))   after the kernel: its parameters' types, for who calls it by pointers
+ *   ENTRY(name, ARG(0, const type *), ..., BATCH(n))      after the kernel: its parameters' types, for who calls it by pointers
  *   types: float, double, int, bf16 (its bits), u8; bits are ints, 0 or 1
- *   SHARED(type, name, count);                      an array of the block, aligned to 16; before all other statements
- *   SUM_SPACE_F32(threads); SUM_SPACE_F64(threads); where the kernel sums: what BLOCK_SUM_* need, likewise
+ *   SHARED(type, name, count, at);                  an array of the block, aligned to 16; before all other statements. `at`: the
+ *                                                   byte from which on it lies, where the block's shared memory is one piece
+ *   SUM_SPACE_F32(threads, at); SUM_SPACE_F64       where the kernel sums: what BLOCK_SUM_* need, likewise
  *   tiles are local arrays (float acc[8];), indexed by numbers that are constant once loops are unrolled
  *   UNROLL, LOOP                                    before a `for` that is to be unrolled, and before one that is not: a schedule
  *                                                   decides that
+ *
+ * Groups: several kernels' tasks in one launch. Each of its blocks runs kernels one after another, each on a task of its own, with
+ * a barrier between; how many, which and on what buffers stands in tables: GroupBlock, GroupStep, and arguments of 8 bytes each.
+ *   BODIES is defined: KERNEL and ENTRY make a function that a group's block calls instead of a kernel
+ *   BODY(name)                                      before a group: a kernel of another text, which such a function stands for
+ *   GROUP(name, threads, RUNS(0, body, threads) RUNS(1, ...) ...)    a group's kernel; a kernel of fewer threads runs in the first
+ *                                                   of the group's. Its shared memory is given at launch
  *
  * Threads
  *   THREAD, BLOCK                                   numbers of this thread in its block, and of the block
@@ -48,17 +56,67 @@ typedef unsigned char u8;
 #else
 #define BOUNDS(threads) __launch_bounds__(threads)
 #endif
-#define KERNEL(name, threads, ...) extern "C" __global__ void BOUNDS(threads) name(__VA_ARGS__)
 #define IN(type, name) const type *__restrict__ name
 #define OUT(type, name) type *__restrict__ name
-#define ENTRY(name, ...)
-
 #define THREAD ((int)threadIdx.x)
-#define BLOCK ((int)blockIdx.x)
-#define BARRIER() __syncthreads()
 #define UNROLL _Pragma("unroll")
 #define LOOP _Pragma("unroll 1")
-#define SHARED(type, name, count) __shared__ __align__(16) type name[count]
+#define PRELUDE static __device__ __forceinline__
+
+#ifdef BODIES
+/* Barrier 0 is the group's; this one is of the first `threads` threads. */
+#define BARRIER_OF(threads) asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory")
+#define BARRIER() BARRIER_OF(THREADS)
+#define KERNEL(name, threads, ...)                                                                                               \
+  enum { name##_threads = (threads) };                                                                                           \
+  PRELUDE void name(const int BLOCK, const int THREADS, __VA_ARGS__)
+#define ENTRY(name, ...)                                                                                                         \
+  extern "C" __device__ __noinline__ void name##_body(const unsigned long long *arguments, const int task) {                     \
+    name(task, name##_threads, __VA_ARGS__);                                                                                     \
+  }
+/* A pointer out of a table is not known to be global unless it is said. */
+#define ARG(number, type) ((type)__cvta_global_to_generic(arguments[number]))
+#define BATCH(number) ((int)arguments[number])
+
+extern __shared__ __align__(16) unsigned char group_memory[];
+#define SHARED(type, name, count, at) type *const name = (type *)(group_memory + (at))
+#define SHARED_SUM(type, name, count, at) SHARED(type, name, count, at)
+#else
+#define BARRIER_OF(threads) __syncthreads()
+#define BARRIER() __syncthreads()
+#define BLOCK ((int)blockIdx.x)
+#define KERNEL(name, threads, ...) extern "C" __global__ void BOUNDS(threads) name(__VA_ARGS__)
+#define ENTRY(name, ...)
+#define SHARED(type, name, count, at) __shared__ __align__(16) type name[count]
+#define SHARED_SUM(type, name, count, at) __shared__ type name[count]
+#endif
+
+/* ---- groups ---- */
+
+typedef struct GroupBlock {
+  unsigned step, count; /* its steps: from the first on, so many */
+  int task, unused;
+} GroupBlock;
+typedef struct GroupStep {
+  unsigned body, argument; /* which of the group's kernels; the first of its arguments */
+} GroupStep;
+
+#define BODY(name) extern "C" __device__ void name##_body(const unsigned long long *arguments, const int task);
+#define RUNS(number, name, threads)                                                                                              \
+  case number:                                                                                                                   \
+    if (THREAD < (threads)) name##_body(own, block.task);                                                                        \
+    break;
+#define GROUP(name, threads, runs)                                                                                               \
+  extern "C" __global__ void BOUNDS(threads)                                                                                     \
+      name(const GroupBlock *blocks, const GroupStep *steps, const unsigned long long *arguments) {                              \
+    const GroupBlock block = blocks[blockIdx.x];                                                                                 \
+    LOOP for (unsigned i = 0; i < block.count; i++) {                                                                            \
+      const GroupStep step = steps[block.step + i];                                                                              \
+      const unsigned long long *own = arguments + step.argument;                                                                 \
+      if (i) __syncthreads();                                                                                                    \
+      switch (step.body) { runs }                                                                                                \
+    }                                                                                                                            \
+  }
 
 #define LOAD(array, index) ((array)[index])
 #define STORE(array, index, value) ((array)[index] = (value))
@@ -73,8 +131,6 @@ typedef unsigned char u8;
 #define F32_NAN __int_as_float(0x7fc00000)
 #define F64_INFINITY __longlong_as_double(0x7ff0000000000000)
 #define F64_NAN __longlong_as_double(0x7ff8000000000000)
-
-#define PRELUDE static __device__ __forceinline__
 
 /* ---- bf16 ---- */
 
@@ -222,7 +278,7 @@ PRELUDE void mma_bf16(float *d, const bf16 *a, int a_stride, const bf16 *b, int 
 #define DEFINE_BLOCK_SUM(name, type)                                                                                             \
   PRELUDE type name(type *space, type value, const int threads) {                                                                \
     space[THREAD] = value;                                                                                                       \
-    BARRIER();                                                                                                                   \
+    BARRIER_OF(threads);                                                                                                                   \
     if (THREAD < 32) {                                                                                                           \
       type part[32];                                                                                                             \
       UNROLL for (int i = 0; i < threads / 32; i++) part[i] = space[THREAD + 32 * i];                                            \
@@ -234,12 +290,12 @@ PRELUDE void mma_bf16(float *d, const bf16 *a, int a_stride, const bf16 *b, int 
       UNROLL for (int half = 16; half >= 1; half /= 2) part[0] += __shfl_down_sync(0xffffffffu, part[0], half);                  \
       if (THREAD == 0) space[threads] = part[0];                                                                                 \
     }                                                                                                                            \
-    BARRIER();                                                                                                                   \
+    BARRIER_OF(threads);                                                                                                         \
     return space[threads];                                                                                                       \
   }
 DEFINE_BLOCK_SUM(block_sum_f32, float)
 DEFINE_BLOCK_SUM(block_sum_f64, double)
-#define SUM_SPACE_F32(threads) __shared__ float sum_space_f32[(threads) + 1]
-#define SUM_SPACE_F64(threads) __shared__ double sum_space_f64[(threads) + 1]
+#define SUM_SPACE_F32(threads, at) SHARED_SUM(float, sum_space_f32, (threads) + 1, at)
+#define SUM_SPACE_F64(threads, at) SHARED_SUM(double, sum_space_f64, (threads) + 1, at)
 #define BLOCK_SUM_F32(value, threads) block_sum_f32(sum_space_f32, value, threads)
 #define BLOCK_SUM_F64(value, threads) block_sum_f64(sum_space_f64, value, threads)

@@ -28,6 +28,7 @@ typedef struct ReadyLaunch {
   void *const *buffers;
   const BufferRef *scratch; /* of each buffer, where the launch has one in scratch; else null */
   uint32_t buffer_count;
+  bool each_task;
 } ReadyLaunch;
 
 typedef struct ReadyRun {
@@ -132,7 +133,8 @@ static ReadyLaunch ready_launch(CpuExecutor *executor, const ProgramStep *step, 
   return (ReadyLaunch){.run = program->kernels[launch->kernel].run,
                        .buffers = buffers,
                        .scratch = scratch ? launch->buffers : NULL,
-                       .buffer_count = launch->buffer_count};
+                       .buffer_count = launch->buffer_count,
+                       .each_task = launch->each_task};
 }
 
 static void ready_segment(CpuExecutor *executor, const ProgramStep *step, const Segment *segment, uint32_t number,
@@ -219,6 +221,7 @@ static void run_launch(const SegmentRun *at, CpuWorker *worker, const ReadyRun *
     }
     args.buffers = worker->buffers;
   }
+  if (launch->each_task) first = 0, last = 1;
   if (!at->timed && !at->traced) {
     launch->run(&args, first, last);
     return;

@@ -192,7 +192,7 @@ static bool load_kernels(CudaExecutor *executor, Err *err) {
   executor->modules = ARENA_ARRAY(executor->memory, CudaModule, count);
   executor->functions = ARENA_ARRAY(executor->memory, CudaFunction, count);
   for (uint32_t i = 0; i < count; i++)
-    if (!load_kernel(executor, i, err)) return false;
+    if (executor->base.program->kernels[i].image && !load_kernel(executor, i, err)) return false;
   return true;
 }
 
@@ -236,6 +236,7 @@ static void free_steps(CudaExecutor *executor) {
   for (uint32_t i = 0; executor->steps && i < program->step_count; i++) {
     CudaStep *step = &executor->steps[i];
     cuda_free_graphs(executor, step);
+    cuda_free_tables(executor, step);
     for (uint32_t n = 0; step->inputs && n < step->step->input_count; n++)
       if (step->inputs[n].copy) executor->driver.memory_free(step->inputs[n].copy);
   }

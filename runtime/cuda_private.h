@@ -1,5 +1,6 @@
-/* The CUDA device's parts: cuda_executor.c opens and closes it, cuda_memory.c moves parameters and inputs, cuda_step.c puts a
- * step into a stream and captures it as a graph, cuda_run.c runs, times and reads back, cuda_feed.c makes batches.
+/* The CUDA device's parts: cuda_executor.c opens and closes it, cuda_memory.c moves parameters and inputs, cuda_group.c
+ * writes the tables of grouped launches, cuda_step.c puts a step into a stream and captures it as a graph, cuda_run.c runs, times
+ * and reads back, cuda_feed.c makes batches.
  *
  * Everything happens in one stream, in the order of the calls. What a run is given and what it returns passes through the pinned
  * memory of a slot; slots take turns, so that run n + depth may be prepared while run n is under way:
@@ -33,6 +34,23 @@ typedef struct CudaGraphOf {
   CudaGraphRun run;
 } CudaGraphOf;
 
+typedef struct CudaGroupBlock { /* as kernels/prelude.cu has them */
+  uint32_t step, count;
+  int32_t task, unused;
+} CudaGroupBlock;
+typedef struct CudaGroupStep {
+  uint32_t body, argument;
+} CudaGroupStep;
+
+/* What the groups' launches of a step are told at one batch size: a table of blocks, of steps and of arguments, on the device. */
+typedef struct CudaTables {
+  int64_t batch;
+  bool apart;         /* each launch of a group has blocks of its own, as executor_profile runs them */
+  CudaPointer memory; /* blocks, steps, arguments */
+  int64_t steps_at, arguments_at;
+  int64_t *first_block; /* of each segment, or apart of each launch in order over all segments; and behind the last */
+} CudaTables;
+
 typedef struct CudaStep {
   const ProgramStep *step;
   CudaInput *inputs;
@@ -41,6 +59,7 @@ typedef struct CudaStep {
   int64_t *result_at, result_bytes; /* into the outbox and a slot's results */
   int32_t images;                   /* where the next run's x comes from: of executor.images; -1: from executor_input */
   VECTOR(CudaGraphOf) graphs;
+  VECTOR(CudaTables) tables;
 } CudaStep;
 
 typedef struct CudaWrite { /* bytes [from, from + bytes) of slot.writes belong at `to` of the parameters */
@@ -72,7 +91,7 @@ typedef struct CudaExecutor {
   CudaModule *modules;     /* one a kernel, null where its image is that of an earlier one; `functions` has them all */
   CudaFunction *functions;
   CudaPointer parameters, arena, workspace, mailbox, outbox;
-  CudaPointer *pointers; /* as many as a launch has buffers, for its arguments */
+  CudaPointer *pointers; /* as many as a launch has buffers, for its arguments*/
   void **arguments;
   CudaStep *steps;
   CudaSlot slots[CUDA_MOST_DEPTH];
@@ -99,12 +118,22 @@ CudaSlot *cuda_next_slot(CudaExecutor *executor, Err *err);
 /* Puts the written parameters into the stream. */
 bool cuda_flush(CudaExecutor *executor, Err *err);
 
+/* ---- cuda_group.c ---- */
+
+/* The step's tables at this batch; made, and sent to the device, when first asked for. Null where `err`. */
+const CudaTables *cuda_tables(CudaExecutor *executor, CudaStep *step, int64_t batch, bool apart, Err *err);
+/* Puts into the stream the blocks of a segment, or apart of a launch, by its number. */
+bool cuda_put_group(CudaExecutor *executor, const CudaTables *tables, uint32_t kernel, int64_t number, Err *err);
+void cuda_free_tables(CudaExecutor *executor, CudaStep *step);
+
 /* ---- cuda_step.c ---- */
 
-/* Put into the stream: what a run does before its launches, with the inputs that the mailbox has; one launch; what it does after
- * them. `nodes` counts how many nodes of a graph they are, launches aside. */
+/* Put into the stream: what a run does before its launches, with the inputs that the mailbox has; one launch that is in no group;
+ * what it does after them. `nodes` counts how many nodes of a graph they are, launches aside. */
 bool cuda_put_inputs(CudaExecutor *executor, CudaStep *step, int64_t batch, int64_t *nodes, Err *err);
 bool cuda_put_launch(CudaExecutor *executor, const ProgramStep *step, const Launch *launch, int64_t batch, Err *err);
+/* Where a buffer lies on the device. */
+CudaPointer cuda_buffer(const CudaExecutor *executor, const ProgramStep *step, BufferRef buffer);
 bool cuda_put_results(CudaExecutor *executor, CudaStep *step, int64_t *nodes, Err *err);
 /* The step's graph at this batch, for where its inputs come from now; captured when first asked for. */
 const CudaGraphOf *cuda_graph(CudaExecutor *executor, CudaStep *step, int64_t batch, Err *err);

@@ -62,12 +62,19 @@ int64_t cuda_launches(Executor *base, const ProgramStep *step, int64_t batch, Er
 
 /* ---- profile ---- */
 
-static bool time_launch(CudaExecutor *executor, const ProgramStep *step, const Launch *launch, int64_t batch, double *seconds,
-                        Err *err) {
+/* The launch alone; of a group its blocks are run by the group's kernel. */
+static bool put_apart(CudaExecutor *executor, const ProgramStep *step, const CudaTables *tables, const Segment *segment,
+                      const Launch *launch, int64_t number, int64_t batch, Err *err) {
+  if (segment->group && !launch->product) return cuda_put_group(executor, tables, segment->group - 1, number, err);
+  return cuda_put_launch(executor, step, launch, batch, err);
+}
+
+static bool time_launch(CudaExecutor *executor, const ProgramStep *step, const CudaTables *tables, const Segment *segment,
+                        const Launch *launch, int64_t number, int64_t batch, double *seconds, Err *err) {
   const CudaDriver *driver = &executor->driver;
   float milliseconds = 0;
   bool done = cuda_check(driver, driver->event_record(executor->clock[0], executor->stream), err, "cannot record an event") &&
-              cuda_put_launch(executor, step, launch, batch, err) &&
+              put_apart(executor, step, tables, segment, launch, number, batch, err) &&
               cuda_check(driver, driver->event_record(executor->clock[1], executor->stream), err, "cannot record an event") &&
               cuda_check(driver, driver->event_wait(executor->clock[1]), err, "the GPU has stopped in the step %s", step->name) &&
               cuda_check(driver, driver->event_milliseconds(&milliseconds, executor->clock[0], executor->clock[1]), err,
@@ -86,9 +93,12 @@ bool cuda_profile(Executor *base, const ProgramStep *step, int64_t batch, double
     if (!executor->clock[i] && !cuda_check(driver, driver->event_create(&executor->clock[i], 0), err, "cannot make an event"))
       return false;
   CudaSlot *slot = cuda_next_slot(executor, err);
-  if (!slot || !send_mail(executor, own, slot, err) || !cuda_put_inputs(executor, own, batch, &nodes, err)) return false;
+  const CudaTables *tables = slot ? cuda_tables(executor, own, batch, true, err) : NULL;
+  if (!tables || !send_mail(executor, own, slot, err) || !cuda_put_inputs(executor, own, batch, &nodes, err)) return false;
+  int64_t number = 0;
   for (uint32_t s = 0; s < step->segment_count; s++)
-    for (uint32_t l = 0; l < step->segments[s].count; l++)
-      if (!time_launch(executor, step, &step->segments[s].launches[l], batch, seconds++, err)) return false;
+    for (uint32_t l = 0; l < step->segments[s].count; l++, number++)
+      if (!time_launch(executor, step, tables, &step->segments[s], &step->segments[s].launches[l], number, batch, seconds++, err))
+        return false;
   return true;
 }

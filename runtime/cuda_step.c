@@ -82,16 +82,18 @@ static bool put_product(CudaExecutor *executor, const ProgramStep *step, const P
   return cublas_check(status, err, "a product of matrices");
 }
 
+CudaPointer cuda_buffer(const CudaExecutor *executor, const ProgramStep *step, BufferRef buffer) {
+  bool in_arena = buffer.space == BUFFER_ARENA;
+  int64_t bytes = in_arena ? step->arena_bytes : executor->base.program->parameter_bytes;
+  if (buffer.space == BUFFER_SCRATCH) die("step %s: a buffer in a GPU's scratch", step->name);
+  if (buffer.offset < 0 || buffer.offset > bytes)
+    die("step %s: a buffer lies at %lld of %lld bytes", step->name, (long long)buffer.offset, (long long)bytes);
+  return (in_arena ? executor->arena : executor->parameters) + (CudaPointer)buffer.offset;
+}
+
 bool cuda_put_launch(CudaExecutor *executor, const ProgramStep *step, const Launch *launch, int64_t batch, Err *err) {
   const Program *program = executor->base.program;
-  for (uint32_t i = 0; i < launch->buffer_count; i++) {
-    BufferRef buffer = launch->buffers[i];
-    bool in_arena = buffer.space == BUFFER_ARENA;
-    int64_t bytes = in_arena ? step->arena_bytes : program->parameter_bytes;
-    if (buffer.offset < 0 || buffer.offset > bytes)
-      die("step %s: a buffer lies at %lld of %lld bytes", step->name, (long long)buffer.offset, (long long)bytes);
-    executor->pointers[i] = (in_arena ? executor->arena : executor->parameters) + (CudaPointer)buffer.offset;
-  }
+  for (uint32_t i = 0; i < launch->buffer_count; i++) executor->pointers[i] = cuda_buffer(executor, step, launch->buffers[i]);
   if (launch->product) {
     if (launch->buffer_count != 3) die("step %s: a product of %u buffers", step->name, launch->buffer_count);
     return put_product(executor, step, launch->product, batch, err);
@@ -103,12 +105,20 @@ bool cuda_put_launch(CudaExecutor *executor, const ProgramStep *step, const Laun
 
 /* ---- capture ---- */
 
-static bool put_step(CudaExecutor *executor, CudaStep *own, int64_t batch, int64_t *nodes, Err *err) {
-  const ProgramStep *step = own->step;
+static bool put_segment(CudaExecutor *executor, const ProgramStep *step, const CudaTables *tables, uint32_t number, int64_t batch,
+                        Err *err) {
+  const Segment *segment = &step->segments[number];
+  if (segment->group && !cuda_put_group(executor, tables, segment->group - 1, number, err)) return false;
+  for (uint32_t l = 0; l < segment->count; l++)
+    if ((!segment->group || segment->launches[l].product) && !cuda_put_launch(executor, step, &segment->launches[l], batch, err))
+      return false;
+  return true;
+}
+
+static bool put_step(CudaExecutor *executor, CudaStep *own, const CudaTables *tables, int64_t batch, int64_t *nodes, Err *err) {
   if (!cuda_put_inputs(executor, own, batch, nodes, err)) return false;
-  for (uint32_t s = 0; s < step->segment_count; s++)
-    for (uint32_t l = 0; l < step->segments[s].count; l++)
-      if (!cuda_put_launch(executor, step, &step->segments[s].launches[l], batch, err)) return false;
+  for (uint32_t s = 0; s < own->step->segment_count; s++)
+    if (!put_segment(executor, own->step, tables, s, batch, err)) return false;
   return cuda_put_results(executor, own, nodes, err);
 }
 
@@ -127,8 +137,10 @@ static bool capture(CudaExecutor *executor, CudaStep *step, CudaGraphOf *made, E
   const CudaDriver *driver = &executor->driver;
   CudaGraph graph = NULL;
   int64_t copies = 0;
+  const CudaTables *tables = cuda_tables(executor, step, made->batch, false, err);
+  if (!tables) return false;
   if (!cuda_check(driver, driver->capture_begin(executor->stream, CAPTURE_RELAXED), err, "cannot capture a graph")) return false;
-  bool put = put_step(executor, step, made->batch, &copies, err);
+  bool put = put_step(executor, step, tables, made->batch, &copies, err);
   CudaResult ended = driver->capture_end(executor->stream, &graph);
   bool done = put && cuda_check(driver, ended, err, "cannot capture a graph") && make_graph(executor, graph, copies, made, err);
   if (graph) driver->graph_destroy(graph);

@@ -1,10 +1,10 @@
 /* The Program: what the compiler hands to the runtime. Plain structs; it never points back into the compiler.
  *
  * A step is a list of segments, run one after another. A segment is a list of runs that do not depend on each other: their
- * tasks are shared out among the workers together. A run is one launch, or on a CPU several that work image by image on equal
- * tasks: a worker does all of them, in order, on a task before it takes another, so that what one leaves the next finds in its
- * cache. A launch runs one kernel on `tasks` tasks; the number of tasks comes from shapes and B, never from the number of
- * threads, and no two tasks write the same element, so the bits are the same on any number of threads. */
+ * tasks are shared out among the workers together. A run is one launch, or several that work image by image on equal
+ * tasks: a worker, or a block of a GPU, does all of them, in order, on a task before it takes another, so that what one leaves
+ * the next finds in its cache. A launch runs one kernel on `tasks` tasks; the number of tasks comes from shapes and B, never from
+ * the number of threads, and no two tasks write the same element, so the bits are the same on any number of threads. */
 #ifndef ADWP_RUNTIME_PROGRAM_H
 #define ADWP_RUNTIME_PROGRAM_H
 
@@ -30,9 +30,11 @@ typedef struct ProgramKernel {
   KernelFunction *run;   /* PROGRAM_CPU */
   int64_t scratch_bytes; /* of a CPU's worker */
   const char *symbol;    /* PROGRAM_CUDA, as all below */
-  const void *image;     /* what cuModuleLoadData takes: a cubin, PTX, or for the emulator the CUDA text; ends in a zero byte */
+  const void *image; /* what cuModuleLoadData takes: a cubin, PTX, or for the emulator the CUDA text; ends in a zero byte. Null:
+                      * the kernel is launched in groups only */
   size_t image_bytes;
   int32_t threads;
+  int32_t shared_bytes;    /* of a group's kernel, given at launch */
   const char *description; /* for people: "16x32x32 k3 s2"; null or empty: none */
 } ProgramKernel;
 
@@ -74,6 +76,8 @@ typedef struct Launch {
   uint32_t buffer_count;
   const BufferRef *buffers;
   const ProgramProduct *product; /* not null: this, by the device's library, and no kernel. PROGRAM_CUDA only */
+  bool each_task;                /* its one task, number 0, is done on each task of its run */
+  uint32_t body;                 /* which of the kernels of its segment's group `kernel` is */
   bool joins;                    /* belongs to the run of the launch before it, which has as many tasks */
   int32_t images, tasks;         /* program_tasks: ceil(B / images) * tasks tasks; images 0: `tasks` */
   double flops;                  /* useful operations at B = batch: multiply-adds of convolutions and products counted as 2 */
@@ -84,6 +88,9 @@ typedef struct Launch {
 typedef struct Segment {
   const Launch *launches;
   uint32_t count;
+  /* PROGRAM_CUDA: 1 + the group's kernel that does all launches but products in one; 0: each is launched alone. Its blocks are
+   * divided among the runs; a block does a run's launches on one task, one after another (GroupBlock in kernels/prelude.cu). */
+  uint32_t group;
 } Segment;
 
 typedef struct NamedBuffer { /* an input that the runtime fills, or a result that it reads, both in the step's arena */

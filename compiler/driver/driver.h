@@ -41,11 +41,13 @@ typedef struct SharedOptions {
   Products precision;            /* --precision */
   int32_t threads;               /* --threads; 0 until options_finish */
   bool no_cache;                 /* --no-cache */
+  FuseOptions fuse;              /* --no-fuse, --fuse-generate */
 } SharedOptions;
 
 /* Argp children; the input of each is a SharedOptions. */
 extern const struct argp options_settings; /* --set */
 extern const struct argp options_machine;  /* --device, --precision, --cpu, --threads, --no-cache */
+extern const struct argp options_fusion;   /* --no-fuse, --fuse-generate */
 
 /* The number that `text` is, between `low` and `high`; anything else is an error of usage. `name`: "--threads". */
 int32_t options_number(const struct argp_state *state, const char *name, const char *text, int32_t low, int32_t high);

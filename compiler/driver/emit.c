@@ -1,13 +1,15 @@
 /* adwp emit: the text of one stage of the compiler, or a file a kernel of what a GPU gets. None of it needs a GPU. */
 #include "compiler/driver/driver.h"
 
+#include "compiler/machine.h"
+
 #include "runtime/base/file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_STAGE = 0x240, KEY_STEP, KEY_ARCH, KEY_OUTPUT = 'o' };
+enum { KEY_STAGE = 0x240, KEY_STEP, KEY_ARCH, KEY_EXPLAIN, KEY_OUTPUT = 'o' };
 
 typedef enum StageKind { STAGE_MODEL, STAGE_GRAPH, STAGE_TEXT, STAGE_FILES, STAGE_RESOURCES } StageKind;
 
@@ -36,6 +38,7 @@ typedef struct EmitOptions {
   const char *file, *step, *output; /* step null: all that a search uses; output null: standard output */
   const char *archs;                /* --arch: "sm_80,sm_90" */
   int stage;                        /* index into `stages`; -1: none given */
+  bool explain;                     /* --explain-fusion, in the place of a stage */
 } EmitOptions;
 
 static bool is_gpu_stage(int stage) {
@@ -44,6 +47,8 @@ static bool is_gpu_stage(int stage) {
 
 static void check_usage(EmitOptions *options, const struct argp_state *state) {
   if (!options->file) argp_error(state, "which FILE?");
+  if (options->explain && options->stage >= 0) argp_error(state, "--stage or --explain-fusion, and not both");
+  if (options->explain) return;
   if (options->stage < 0) argp_error(state, "which --stage?");
   bool gpu = is_gpu_stage(options->stage);
   const char *name = stages[options->stage].name;
@@ -67,7 +72,7 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
   EmitOptions *options = state->input;
   switch (key) {
   case ARGP_KEY_INIT:
-    state->child_inputs[0] = state->child_inputs[1] = &options->shared;
+    state->child_inputs[0] = state->child_inputs[1] = state->child_inputs[3] = &options->shared;
     state->child_inputs[2] = &options->watch;
     return 0;
   case KEY_STAGE:
@@ -84,6 +89,7 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
     if (!argument[strspn(argument, ",")]) argp_error(state, "--arch needs an architecture such as sm_90, and not `%s`", argument);
     options->archs = argument;
     return 0;
+  case KEY_EXPLAIN: options->explain = true; return 0;
   case KEY_OUTPUT: options->output = argument; return 0;
   case ARGP_KEY_ARG:
     if (state->arg_num) argp_error(state, "one FILE, and not also `%s`", argument);
@@ -103,13 +109,20 @@ static const struct argp_option option_list[] = {
      0},
     {"step", KEY_STEP, "STEP", 0, "Of this step only: train_step, search_enter, search_step, cross_step, eval or gradient_step",
      0},
+    {"explain-fusion", KEY_EXPLAIN, 0, 0,
+     "Say of every GeneratingBlock, convolution, BN, ReLU, pool and sum with what it was fused and what that should save, or "
+     "what was in the way",
+     0},
     {"arch", KEY_ARCH, "ARCH[,ARCH]", 0, "For these GPU architectures: sm_80, sm_90 and so on. sm_90 if not given", 0},
     {"output", KEY_OUTPUT, "PATH", 0,
      "Write to the file PATH and not to standard output; cuda, ptx and cubin: into the folder PATH, a file a kernel", 0},
     {0},
 };
-static const struct argp_child children[] = {
-    {&options_settings, 0, NULL, 0}, {&options_machine, 0, NULL, 0}, {&options_watch, 0, NULL, 0}, {0}};
+static const struct argp_child children[] = {{&options_settings, 0, NULL, 0},
+                                             {&options_machine, 0, NULL, 0},
+                                             {&options_watch, 0, NULL, 0},
+                                             {&options_fusion, 0, NULL, 0},
+                                             {0}};
 static const struct argp argp = {.options = option_list,
                                  .parser = parse,
                                  .args_doc = "FILE --stage=STAGE",
@@ -144,7 +157,7 @@ static void print_resources(const Compiled *compiled, const char *arch, Text *te
   const Program *program = compiled->program;
   text_printf(text, "%-6s %-28s %7s %9s %6s %6s %6s\n", "arch", "kernel", "threads", "registers", "spills", "stack", "shared");
   for (uint32_t i = 0; i < program->kernel_count; i++) {
-    const EmitResources *r = &emit_code_image(compiled->code, i)->resources;
+    const EmitResources *r = pipeline_resources(compiled, i);
     text_printf(text, "%-6s %-28s %7d %9d %6d %6d %6d\n", arch, program->kernels[i].name, program->kernels[i].threads,
                 r->registers, r->spill_stores + r->spill_loads, r->stack_bytes, r->shared_bytes);
   }
@@ -161,6 +174,7 @@ static bool emit_one(const Model *model, const EmitOptions *options, const char 
                               .cpu = options->shared.cpu,
                               .arch = arch,
                               .precision = options->shared.precision,
+                              .fuse = options->shared.fuse,
                               .cache = options->shared.no_cache ? NULL : emit_cache_folder(arena),
                               .threads = options->shared.threads,
                               .watch = driver_watch,
@@ -174,7 +188,25 @@ static bool emit_one(const Model *model, const EmitOptions *options, const char 
   return true;
 }
 
+static bool explain(const Model *model, const EmitOptions *options, Arena *arena, Err *err) {
+  PipelineOptions pipeline = {.steps =
+                                  options->step ? options_step(options->step) : STEP_TRAIN | STEP_SEARCH | STEP_CROSS | STEP_EVAL,
+                              .threads = options->shared.threads};
+  if (!driver_target(&options->shared, &pipeline, arena, err)) return false;
+  EmitTarget *target = emit_target_new(options->shared.cpu, false, err);
+  if (!target) return false;
+  MachineFigures machine;
+  machine_figures(target, options->shared.threads, options->shared.no_cache ? NULL : emit_cache_folder(arena), &machine, NULL);
+  emit_target_free(target);
+  Text text = {0};
+  bool done =
+      pipeline_explain(model, &pipeline, options->step, &machine, &text, NULL, err) && driver_write(options->output, &text, err);
+  text_free(&text);
+  return done;
+}
+
 static bool emit_stage(const Model *model, const EmitOptions *options, Arena *arena, Err *err) {
+  if (options->explain) return explain(model, options, arena, err);
   Sink sink = {.options = options};
   bool done = true, files = stages[options->stage].kind == STAGE_FILES && options->output;
   text_add(&sink.whole, "");

@@ -5,7 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_SET = 0x100, KEY_CPU, KEY_DEVICE, KEY_PRECISION, KEY_THREADS, KEY_NO_CACHE, MOST_THREADS = 1024 };
+enum {
+  KEY_SET = 0x100,
+  KEY_CPU,
+  KEY_DEVICE,
+  KEY_PRECISION,
+  KEY_THREADS,
+  KEY_NO_CACHE,
+  KEY_NO_FUSE,
+  KEY_GENERATE,
+  MOST_THREADS = 1024
+};
 
 static error_t parse_setting(int key, char *argument, struct argp_state *state) {
   SharedOptions *options = state->input;
@@ -43,6 +53,29 @@ static error_t parse_machine(int key, char *argument, struct argp_state *state) 
   default: return ARGP_ERR_UNKNOWN;
   }
 }
+
+static error_t parse_fusion(int key, char *argument, struct argp_state *state) {
+  SharedOptions *options = state->input;
+  Err err = {0};
+  if (key == KEY_NO_FUSE) {
+    if (!fuse_leave_out(&options->fuse, argument, &err)) argp_error(state, "--no-fuse: %s", err.text);
+  } else if (key == KEY_GENERATE) {
+    if (!fuse_force_generate(&options->fuse, argument, &err)) argp_error(state, "--fuse-generate: %s", err.text);
+  } else {
+    return ARGP_ERR_UNKNOWN;
+  }
+  return 0;
+}
+
+static const struct argp_option fusion_list[] = {
+    {"no-fuse", KEY_NO_FUSE, "PATTERN[,PATTERN]", 0, "Leave out these ways of fusing, or all: " FUSE_NAMES, 0},
+    {"fuse-generate", KEY_GENERATE, "FORM", 0,
+     "Make generated weights in this way: horizontal (all of a step side by side), vertical (by what reads them, on each task), "
+     "hoisted (as u p + v where no weight changes) or none (one after another)",
+     0},
+    {0},
+};
+const struct argp options_fusion = {.options = fusion_list, .parser = parse_fusion};
 
 static const struct argp_option setting_list[] = {
     {"set", KEY_SET, "KEY=VALUE", 0,

@@ -18,7 +18,7 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
   ProfileOptions *options = state->input;
   switch (key) {
   case ARGP_KEY_INIT:
-    state->child_inputs[0] = state->child_inputs[1] = &options->shared;
+    state->child_inputs[0] = state->child_inputs[1] = state->child_inputs[2] = &options->shared;
     options->steps = DEFAULT_STEPS;
     return 0;
   case KEY_STEP:
@@ -48,7 +48,8 @@ static const struct argp_option option_list[] = {
     {"trace", KEY_TRACE, "FILE", 0, "Also write what each worker did when, in some more steps, for ui.perfetto.dev", 0},
     {0},
 };
-static const struct argp_child children[] = {{&options_settings, 0, NULL, 0}, {&options_machine, 0, NULL, 0}, {0}};
+static const struct argp_child children[] = {
+    {&options_settings, 0, NULL, 0}, {&options_machine, 0, NULL, 0}, {&options_fusion, 0, NULL, 0}, {0}};
 static const struct argp argp = {.options = option_list,
                                  .parser = parse,
                                  .args_doc = "FILE --step=STEP",

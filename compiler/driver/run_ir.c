@@ -210,12 +210,13 @@ typedef struct StepRun {
 static bool choose_step(StepRun *run, Err *err) {
   const Module *module = run->module;
   const char *name = run->options->step;
-  if (name) run->step = module_find_step(module, name);
-  if (!name && module->steps.count == 1) run->step = module->steps.data[0];
-  if (run->step) return true;
+  bool only = !name && module->steps.count == 1;
+  run->step = name ? module_find_step(module, name) : NULL;
+  if (only) run->step = module->steps.data[0];
+  if (only || run->step) return true;
   Text names = {0};
   for (size_t i = 0; i < module->steps.count; i++) text_printf(&names, "%s%s", i ? ", " : "", module->steps.data[i]->name);
-  err_set(err, "%s: %s; the module has %s", run->options->file, name ? "there is no such step" : "which --step?",
+  err_set(err, "%s: %s; the module has %s", run->options->file, name ? "there is no such step" : "no --step is given",
           names.data ? names.data : "none");
   text_free(&names);
   return false;

@@ -55,6 +55,7 @@ bool driver_target(const SharedOptions *options, PipelineOptions *pipeline, Aren
   pipeline->device = options->device;
   pipeline->cpu = options->cpu;
   pipeline->precision = options->precision;
+  pipeline->fuse = options->fuse;
   if (strcmp(options->device, "cuda") != 0) return true;
   CudaDevice device;
   if (!cuda_find(NULL, &device, err)) return err_wrap(err, "--device=cuda");

@@ -12,7 +12,7 @@
 #include <string.h>
 
 /* To be raised when emitted code changes for equal Loop IR. */
-enum { CODE_VERSION = 2 };
+enum { CODE_VERSION = 3 };
 
 typedef struct Symbol {
   char text[40];
@@ -50,8 +50,7 @@ static Symbol symbol_of(const HashName *key) {
   return symbol;
 }
 
-/* The kernel's name is no part of what it does. */
-static HashName key_of(const EmitTarget *target, const LoopKernel *kernel) {
+HashName emit_key(const EmitTarget *target, const LoopKernel *kernel) {
   LoopKernel nameless = *kernel;
   nameless.name = "k";
   Text text = {0};
@@ -96,13 +95,13 @@ static void *worker(void *argument) {
 }
 
 /* Where a thread cannot be started, those that are there do its work. */
-static void get_objects(Work *work, int threads) {
+void emit_on_threads(void *(*run)(void *), void *work, size_t total, int threads) {
   enum { MAX_THREADS = 256 };
   pthread_t started[MAX_THREADS];
   int count = 0;
   if (threads > MAX_THREADS) threads = MAX_THREADS;
-  while (count + 1 < threads && (size_t)count + 1 < work->count && !pthread_create(&started[count], NULL, worker, work)) count++;
-  worker(work);
+  while (count + 1 < threads && (size_t)count + 1 < total && !pthread_create(&started[count], NULL, run, work)) count++;
+  run(work);
   while (count > 0) pthread_join(started[--count], NULL);
 }
 
@@ -112,7 +111,7 @@ static void get_objects(Work *work, int threads) {
 static size_t find_distinct(const EmitTarget *target, const LoopKernel *const *kernels, size_t count, Job *jobs, size_t *job_of) {
   size_t distinct = 0;
   for (size_t i = 0; i < count; i++) {
-    HashName key = key_of(target, kernels[i]);
+    HashName key = emit_key(target, kernels[i]);
     size_t j = 0;
     while (j < distinct && memcmp(&jobs[j].key, &key, sizeof key) != 0) j++;
     if (j == distinct) {
@@ -178,7 +177,7 @@ EmitCode *emit_compile(EmitTarget *target, const LoopKernel *const *kernels, siz
   code->objects = work.objects = memory_alloc((work.count + 1) * sizeof *code->objects);
   code->symbols = memory_alloc((work.count + 1) * sizeof *code->symbols);
   for (size_t i = 0; i < work.count; i++) code->symbols[i] = symbol_of(&jobs[i].key);
-  get_objects(&work, threads);
+  emit_on_threads(worker, &work, work.count, threads);
   bool ok = count_jobs(&work, statistics, err) &&
             (target->form == FORM_OBJECT ? link_functions(code, target, job_of, arena, err) : fill_images(code, job_of));
   arena_free(arena);
@@ -211,7 +210,7 @@ void emit_code_free(EmitCode *code) {
 /* ---- one kernel as text ---- */
 
 static bool text_of_gpu(const EmitTarget *target, const LoopKernel *kernel, EmitText what, Text *out, Err *err) {
-  HashName key = key_of(target, kernel);
+  HashName key = emit_key(target, kernel);
   Symbol symbol = symbol_of(&key);
   if (what == EMIT_CUDA) {
     text_printf(out, "%s\n/* %s */\n", emit_prelude, kernel->name);

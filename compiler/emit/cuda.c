@@ -21,15 +21,18 @@ static bool sums_of(const LoopKernel *k, LoopType type) {
   return false;
 }
 
-static int64_t shared_bytes(const LoopKernel *k) {
+static int64_t aligned(int64_t bytes) {
+  return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+int64_t cuda_shared_bytes(const LoopKernel *k) {
   int64_t bytes = 0;
   for (size_t i = 0; i < k->arrays.count; i++) {
     const LoopArray *array = &k->arrays.data[i];
-    if (array->space != LOOP_SHARED) continue;
-    bytes += (array->count * loop_element_bytes(array->element) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    if (array->space == LOOP_SHARED) bytes += aligned(array->count * loop_element_bytes(array->element));
   }
-  if (sums_of(k, LOOP_F32)) bytes += (k->lanes + 1) * (int64_t)sizeof(float) + ALIGNMENT;
-  if (sums_of(k, LOOP_F64)) bytes += (k->lanes + 1) * (int64_t)sizeof(double) + ALIGNMENT;
+  if (sums_of(k, LOOP_F32)) bytes += aligned((k->lanes + 1) * (int64_t)sizeof(float));
+  if (sums_of(k, LOOP_F64)) bytes += aligned((k->lanes + 1) * (int64_t)sizeof(double));
   return bytes;
 }
 
@@ -44,7 +47,7 @@ bool cuda_fits(const LoopKernel *k, Err *err) {
   if (k->lanes % CUDA_WARP || k->lanes > CUDA_MAX_THREADS)
     return err_set(err, "kernel %s does not fit a GPU: it has %d lanes, where whole warps of %d and at most %d are wanted",
                    k->name, k->lanes, CUDA_WARP, CUDA_MAX_THREADS);
-  int64_t bytes = shared_bytes(k);
+  int64_t bytes = cuda_shared_bytes(k);
   if (bytes > CUDA_MAX_SHARED)
     return err_set(err, "kernel %s does not fit a GPU: its shared arrays and sums take %" PRId64 " bytes, more than %d", k->name,
                    bytes, CUDA_MAX_SHARED);
@@ -71,6 +74,7 @@ static const char *const taken[] = {"alignas",
                                     "alignof",
                                     "and",
                                     "and_eq",
+                                    "arguments",
                                     "asm",
                                     "auto",
                                     "batch",
@@ -145,6 +149,7 @@ static const char *const taken[] = {"alignas",
                                     "sum_space_f32",
                                     "sum_space_f64",
                                     "switch",
+                                    "task",
                                     "template",
                                     "this",
                                     "threadIdx",
@@ -175,7 +180,7 @@ static bool name_is_free(const CudaWriter *w, size_t count, const char *name) {
   if (capitals || *name == '_' || (*name == 'v' && name[1] >= '0' && name[1] <= '9')) return false;
   for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
     if (strcmp(taken[i], name) == 0) return false;
-  static const char *const prefixes[] = {"emulator_", "load_", "store_", "mma_", "bf16_", "tf32_", "block_sum_"};
+  static const char *const prefixes[] = {"emulator_", "group_", "load_", "store_", "mma_", "bf16_", "tf32_", "block_sum_"};
   for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
     if (strncmp(prefixes[i], name, strlen(prefixes[i])) == 0) return false;
   for (size_t i = 0; i < count; i++)
@@ -221,16 +226,22 @@ static void write_head(const CudaWriter *w, const char *symbol) {
 }
 
 static void write_arrays(const CudaWriter *w) {
+  int64_t at = 0; /* bytes of shared memory */
   for (size_t i = (size_t)w->k->buffer_count; i < w->k->arrays.count; i++) {
     const LoopArray *array = &w->k->arrays.data[i];
     const char *element = cuda_element(array->element);
-    if (array->space == LOOP_SHARED)
-      text_printf(w->out, "  SHARED(%s, %s, %lld);\n", element, w->name[i], (long long)array->count);
-    else
+    if (array->space == LOOP_SHARED) {
+      text_printf(w->out, "  SHARED(%s, %s, %lld, %lld);\n", element, w->name[i], (long long)array->count, (long long)at);
+      at += aligned(array->count * loop_element_bytes(array->element));
+    } else {
       text_printf(w->out, "  %s %s[%lld];\n", element, w->name[i], (long long)array->count);
+    }
   }
-  if (sums_of(w->k, LOOP_F32)) text_printf(w->out, "  SUM_SPACE_F32(%d);\n", w->k->lanes);
-  if (sums_of(w->k, LOOP_F64)) text_printf(w->out, "  SUM_SPACE_F64(%d);\n", w->k->lanes);
+  if (sums_of(w->k, LOOP_F32)) {
+    text_printf(w->out, "  SUM_SPACE_F32(%d, %lld);\n", w->k->lanes, (long long)at);
+    at += aligned((w->k->lanes + 1) * (int64_t)sizeof(float));
+  }
+  if (sums_of(w->k, LOOP_F64)) text_printf(w->out, "  SUM_SPACE_F64(%d, %lld);\n", w->k->lanes, (long long)at);
 }
 
 static void write_entry(const CudaWriter *w, const char *symbol) {
@@ -239,7 +250,7 @@ static void write_entry(const CudaWriter *w, const char *symbol) {
     const LoopArray *array = &w->k->arrays.data[i];
     text_printf(w->out, "ARG(%d, %s%s *), ", i, array->space == LOOP_IN ? "const " : "", cuda_element(array->element));
   }
-  text_printf(w->out, "ARG(%d, int))\n", w->k->buffer_count);
+  text_printf(w->out, "BATCH(%d))\n", w->k->buffer_count);
 }
 
 /* ---- regions ---- */
@@ -338,4 +349,18 @@ void cuda_text(const LoopKernel *k, const char *symbol, Text *out) {
   text_add(out, "}\n");
   write_entry(&w, symbol);
   arena_free(w.arena);
+}
+
+void cuda_group_text(const LoopKernel *const *kernels, const char *const *symbols, size_t count, const char *symbol, Text *out) {
+  for (size_t i = 0; i < count; i++) text_printf(out, "BODY(%s)\n", symbols[i]);
+  text_printf(out, "GROUP(%s, %d,", symbol, cuda_group_threads(kernels, count));
+  for (size_t i = 0; i < count; i++) text_printf(out, " RUNS(%zu, %s, %d)", i, symbols[i], kernels[i]->lanes);
+  text_add(out, ")\n");
+}
+
+int32_t cuda_group_threads(const LoopKernel *const *kernels, size_t count) {
+  int32_t threads = CUDA_WARP;
+  for (size_t i = 0; i < count; i++)
+    if (kernels[i]->lanes > threads) threads = kernels[i]->lanes;
+  return threads;
 }

@@ -56,13 +56,33 @@ const EmitImage *emit_code_image(const EmitCode *code, size_t kernel); /* of a G
 
 void emit_code_free(EmitCode *code);
 
+/* ---- groups: kernels of a GPU that share launches ---- */
+
+/* A block of a group's launch runs some of the group's kernels, one after another, each on one of its tasks: GroupBlock of
+ * kernels/prelude.cu. Which they are the runtime writes into tables. */
+typedef struct EmitGroup {
+  const uint32_t *kernels; /* body i is kernels[i]; no two groups have the same in the same order */
+  uint32_t count;
+} EmitGroup;
+
+typedef struct EmitGroups EmitGroups; /* owns the one image in which all groups are */
+
+/* As emit_compile. Each kernel is compiled once, in however many groups it is. */
+EmitGroups *emit_groups(EmitTarget *target, const LoopKernel *const *kernels, size_t count, const EmitGroup *groups,
+                        size_t group_count, int threads, const char *cache, EmitStatistics *statistics, Err *err);
+/* Threads: the most lanes of its kernels. `resources.shared_bytes`: to be given at launch. */
+const EmitImage *emit_group_image(const EmitGroups *groups, size_t group);
+/* Of a kernel as groups run it; its stack has the registers that it saves of its caller's. */
+const EmitResources *emit_group_kernel(const EmitGroups *groups, size_t kernel);
+void emit_groups_free(EmitGroups *groups);
+
 typedef enum EmitText { EMIT_LLVM, EMIT_ASM, EMIT_CUDA, EMIT_PTX, EMIT_CUBIN } EmitText;
 /* Adds the kernel in one form to `out`: LLVM IR, as the code generator gets it, or its assembly (a CPU's target); CUDA C with its
  * prelude, PTX, or the bytes of a cubin (a GPU's). */
 bool emit_text(EmitTarget *target, const LoopKernel *kernel, EmitText what, Text *out, Err *err);
 
 /* NVRTC's version ("13.0") and the architectures it knows ("sm_75 sm_80 ..."), for `adwp doctor`. False: `err` says what is
- * missing. */
+ * missing, which may also be nvJitLink. */
 bool emit_find_nvrtc(Text *version, Text *archs, Err *err);
 
 /* $XDG_CACHE_HOME/adwp or $HOME/.cache/adwp; null where neither is set. In `arena`. */

@@ -1,6 +1,7 @@
 /* What the files of the emitter share. The way of a kernel to a CPU: llvm.c walks its Loop IR and writes an LLVM module
  * (llvm_value.c: numbers, llvm_memory.c: arrays, llvm_math.c: exp and log), object.c optimises it and makes an object file of it;
- * to a GPU: cuda.c writes its text, nvrtc.c makes an image of that. compile.c does it for many kernels on several threads,
+ * to a GPU: cuda.c writes its text, nvrtc.c makes an image of that. cuda_groups.c makes one image of many that share launches,
+ * which cuda_link.c links. compile.c does it for many kernels on several threads,
  * cache.c keeps what comes of it on disk, jit.c links a CPU's objects into this process. In a build without LLVM, no_llvm.c
  * stands for the way to a CPU: llvm*.c, object.c and jit.c. */
 #ifndef ADWP_COMPILER_EMIT_EMIT_PRIVATE_H
@@ -42,6 +43,13 @@ typedef struct EmitObject {
 /* Everything beside the Loop IR on which machine code depends, as text. */
 void emit_target_describe(const EmitTarget *target, Text *out);
 
+/* ---- compile.c ---- */
+
+/* Of everything on which a kernel's code depends; its name is no part of it. */
+HashName emit_key(const EmitTarget *target, const LoopKernel *kernel);
+/* Runs `run`, which takes jobs until none of the `total` is left, on up to so many threads. */
+void emit_on_threads(void *(*run)(void *), void *work, size_t total, int threads);
+
 /* ---- llvm_target.c ---- */
 EmitMachine *emit_machine_new(const EmitTarget *target); /* one a thread */
 void emit_machine_free(EmitMachine *machine);
@@ -63,6 +71,9 @@ bool nvrtc_check_arch(const Nvrtc *nvrtc, const char *arch, Err *err);
 void nvrtc_describe(const EmitTarget *target, Text *out);
 /* The image of a kernel: cubin, PTX, or its text as it is. */
 bool nvrtc_image(const EmitTarget *target, const LoopKernel *k, const char *symbol, EmitObject *object, Err *err);
+
+/* A part of what is linked into groups: the texts of kernels, or of groups. `name`: for messages. */
+bool nvrtc_part(const EmitTarget *target, const char *name, const Text *text, EmitObject *object, Err *err);
 
 /* ---- jit.c ---- */
 

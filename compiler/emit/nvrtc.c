@@ -61,11 +61,14 @@ static const char *const options[] = {
 };
 enum { OPTIONS = sizeof options / sizeof *options };
 
+/* A group takes as many registers as its greediest kernel, and a function, which has no bounds of its own, as many as there are:
+ * three blocks of 256 threads are to fit a processor. */
+static const char part_registers[] = "--maxrregcount=80";
+
 /* ---- the library ---- */
 
-static void *open_in(const char *folder, const char *below) {
-  static const char *const names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+static void *open_in(const char *folder, const char *below, const char *const *names, size_t count) {
+  for (size_t i = 0; i < count; i++) {
     char path[1024];
     int length = snprintf(path, sizeof path, "%s%s%s", folder, below, names[i]);
     void *library = length < (int)sizeof path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
@@ -74,18 +77,23 @@ static void *open_in(const char *folder, const char *below) {
   return NULL;
 }
 
+void *cuda_open_toolkit(const char *const *names, size_t count) {
+  static const char *const variables[] = {"CUDA_HOME", "CUDA_PATH"};
+  void *library = open_in("", "", names, count);
+  for (size_t i = 0; !library && i < sizeof variables / sizeof *variables; i++)
+    if (getenv(variables[i])) library = open_in(getenv(variables[i]), "/lib64/", names, count);
+  return library ? library : open_in("/usr/local/cuda", "/lib64/", names, count);
+}
+
 static void *find_library(Err *err) {
+  static const char *const names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"};
   const char *named = getenv("ADWP_NVRTC");
   if (named) {
     void *library = dlopen(named, RTLD_NOW | RTLD_LOCAL);
     if (!library) err_set(err, "cannot open NVRTC, which $ADWP_NVRTC says is `%s`: %s", named, dlerror());
     return library;
   }
-  static const char *const variables[] = {"CUDA_HOME", "CUDA_PATH"};
-  void *library = open_in("", "");
-  for (size_t i = 0; !library && i < sizeof variables / sizeof *variables; i++)
-    if (getenv(variables[i])) library = open_in(getenv(variables[i]), "/lib64/");
-  if (!library) library = open_in("/usr/local/cuda", "/lib64/");
+  void *library = cuda_open_toolkit(names, sizeof names / sizeof *names);
   if (!library)
     err_set(err, "there is no NVRTC (libnvrtc.so.13 or .12), which compiles kernels for a GPU: install the CUDA toolkit, or its "
                  "part cuda-nvrtc, and set CUDA_HOME where it is not in /usr/local/cuda");
@@ -155,7 +163,7 @@ bool nvrtc_check_arch(const Nvrtc *nvrtc, const char *arch, Err *err) {
 
 bool emit_find_nvrtc(Text *version, Text *archs, Err *err) {
   const Nvrtc *nvrtc = nvrtc_open(err);
-  if (!nvrtc) return false;
+  if (!nvrtc || !cuda_find_linker(err)) return false;
   int major = 0, minor = 0;
   nvrtc->version(&major, &minor);
   text_printf(version, "%d.%d", major, minor);
@@ -172,7 +180,7 @@ void nvrtc_describe(const EmitTarget *target, Text *out) {
   target->nvrtc->version(&major, &minor);
   text_printf(out, "nvrtc %d.%d %s", major, minor, target->arch);
   for (int i = 0; i < OPTIONS; i++) text_printf(out, " %s", options[i]);
-  text_printf(out, " %s\n", hash_name(emit_prelude, strlen(emit_prelude)).hex);
+  text_printf(out, " %s %s\n", part_registers, hash_name(emit_prelude, strlen(emit_prelude)).hex);
 }
 
 /* ---- ptxas's log ---- */
@@ -213,49 +221,55 @@ static char *log_of(const Nvrtc *nvrtc, NvrtcProgram program) {
 }
 
 /* False: of the world. */
-static bool check(const Nvrtc *nvrtc, NvrtcProgram program, int result, const LoopKernel *k, Err *err) {
+static bool check(const Nvrtc *nvrtc, NvrtcProgram program, int result, const char *name, Err *err) {
   if (result == NVRTC_SUCCESS) return true;
-  if (result == NVRTC_OUT_OF_MEMORY) return err_set(err, "kernel %s: NVRTC has too little memory to compile it", k->name);
+  if (result == NVRTC_OUT_OF_MEMORY) return err_set(err, "kernel %s: NVRTC has too little memory to compile it", name);
   if (result == NVRTC_BUILTIN_FAILURE)
-    return err_set(err, "kernel %s: NVRTC cannot work: is libnvrtc-builtins, a part of the CUDA toolkit, beside libnvrtc?",
-                   k->name);
-  die("kernel %s: NVRTC: %s\n%s", k->name, nvrtc->error(result), program ? log_of(nvrtc, program) : "");
+    return err_set(err, "kernel %s: NVRTC cannot work: is libnvrtc-builtins, a part of the CUDA toolkit, beside libnvrtc?", name);
+  die("kernel %s: NVRTC: %s\n%s", name, nvrtc->error(result), program ? log_of(nvrtc, program) : "");
 }
 
-static int compile(const EmitTarget *target, NvrtcProgram program, bool roomy) {
+/* What a program is compiled for: one kernel, one kernel that would spill, or functions that are linked into groups. */
+typedef enum Purpose { KERNEL_ALONE, KERNEL_ROOMY, GROUP_PART } Purpose;
+
+static int compile(const EmitTarget *target, NvrtcProgram program, Purpose purpose) {
   char arch[64];
   const char *digits = strchr(target->arch, '_');
   snprintf(arch, sizeof arch, "--gpu-architecture=%s%s", target->form == FORM_PTX ? "compute" : "sm", digits ? digits : "");
-  const char *all[OPTIONS + 3] = {arch};
+  const char *all[OPTIONS + 5] = {arch};
   int count = 1;
   if (target->nvrtc->minimal) all[count++] = "--minimal";
-  if (roomy) all[count++] = "-DROOMY";
+  if (purpose == KERNEL_ROOMY) all[count++] = "-DROOMY";
+  if (purpose == GROUP_PART) all[count++] = part_registers;
+  if (purpose == GROUP_PART && target->form == FORM_CUBIN) all[count++] = "--relocatable-device-code=true";
   for (int i = 0; i < OPTIONS; i++) all[count++] = options[i];
   bool ptx = target->form == FORM_PTX; /* for which ptxas, the last option's, does not run */
   return target->nvrtc->compile(program, count - ptx, all);
 }
 
 /* The bytes that a compiled program became. PTX ends in a zero byte, which is not counted. */
-static bool get_image(const EmitTarget *target, NvrtcProgram program, const LoopKernel *k, EmitObject *object, Err *err) {
+static bool get_image(const EmitTarget *target, NvrtcProgram program, const char *name, EmitObject *object, Err *err) {
   const Nvrtc *nvrtc = target->nvrtc;
   bool ptx = target->form == FORM_PTX;
   size_t size = 0;
-  if (!check(nvrtc, program, ptx ? nvrtc->ptx_size(program, &size) : nvrtc->cubin_size(program, &size), k, err)) return false;
+  if (!check(nvrtc, program, ptx ? nvrtc->ptx_size(program, &size) : nvrtc->cubin_size(program, &size), name, err)) return false;
   object->data = memory_alloc(size + 1);
   object->size = ptx && size ? size - 1 : size;
-  if (check(nvrtc, program, ptx ? nvrtc->ptx(program, object->data) : nvrtc->cubin(program, object->data), k, err)) return true;
+  if (check(nvrtc, program, ptx ? nvrtc->ptx(program, object->data) : nvrtc->cubin(program, object->data), name, err))
+    return true;
   free(object->data);
   object->data = NULL;
   return false;
 }
 
-static bool compile_text(const EmitTarget *target, const char *text, bool roomy, const LoopKernel *k, const char *symbol,
+/* `symbol`: whose resources are wanted; null: of none. */
+static bool compile_text(const EmitTarget *target, const char *text, Purpose purpose, const char *name, const char *symbol,
                          EmitObject *object, Err *err) {
   const Nvrtc *nvrtc = target->nvrtc;
   NvrtcProgram program = NULL;
-  if (!check(nvrtc, NULL, nvrtc->create(&program, text, "kernel.cu", 0, NULL, NULL), k, err)) return false;
-  bool ok = check(nvrtc, program, compile(target, program, roomy), k, err) && get_image(target, program, k, object, err);
-  if (ok && target->form == FORM_CUBIN) {
+  if (!check(nvrtc, NULL, nvrtc->create(&program, text, "kernel.cu", 0, NULL, NULL), name, err)) return false;
+  bool ok = check(nvrtc, program, compile(target, program, purpose), name, err) && get_image(target, program, name, object, err);
+  if (ok && symbol && target->form == FORM_CUBIN) {
     char *log = log_of(nvrtc, program);
     object->resources = read_resources(log, symbol);
     free(log);
@@ -269,7 +283,7 @@ static bool compile_text(const EmitTarget *target, const char *text, bool roomy,
 static bool compile_roomy(const EmitTarget *target, const char *text, const LoopKernel *k, const char *symbol, EmitObject *object,
                           Err *err) {
   EmitObject roomy = {0};
-  if (!compile_text(target, text, true, k, symbol, &roomy, err)) return false;
+  if (!compile_text(target, text, KERNEL_ROOMY, k->name, symbol, &roomy, err)) return false;
   bool better = roomy.resources.spill_stores < object->resources.spill_stores;
   free(better ? object->data : roomy.data);
   if (better) *object = roomy;
@@ -284,12 +298,25 @@ bool nvrtc_image(const EmitTarget *target, const LoopKernel *k, const char *symb
     *object = (EmitObject){.data = text.data, .size = text.length};
     return true;
   }
-  bool ok = compile_text(target, text.data, false, k, symbol, object, err);
+  bool ok = compile_text(target, text.data, KERNEL_ALONE, k->name, symbol, object, err);
   if (ok && object->resources.spill_stores && !compile_roomy(target, text.data, k, symbol, object, err)) {
     free(object->data);
     *object = (EmitObject){0};
     ok = false;
   }
   text_free(&text);
+  return ok;
+}
+
+bool nvrtc_part(const EmitTarget *target, const char *name, const Text *text, EmitObject *object, Err *err) {
+  Text whole = {0};
+  if (target->form == FORM_CUDA) {
+    text_add(&whole, text->data);
+    *object = (EmitObject){.data = whole.data, .size = whole.length};
+    return true;
+  }
+  text_printf(&whole, "#define BODIES\n%s\n%s", emit_prelude, text->data);
+  bool ok = compile_text(target, whole.data, GROUP_PART, name, NULL, object, err);
+  text_free(&whole);
   return ok;
 }

@@ -37,12 +37,13 @@ Graph *graph_copy(const Graph *in, GraphRewrite *rewrite, void *context) {
     for (int32_t i = 0; i < node->operand_count; i++) vector_push(&operands, map[node->operands[i]]);
     map[v] = rewrite(context, out, in, (ValueId)v, operands.data);
   }
-  for (size_t i = 0; i < in->results.count; i++) graph_result(out, in->results.data[i].name, map[in->results.data[i].value]);
-  for (size_t i = 0; i < in->updates.count; i++) graph_update(out, in->updates.data[i].parameter, map[in->updates.data[i].value]);
+  /* The old graph was verified, so no name and no parameter stands twice. */
+  for (size_t i = 0; i < in->results.count; i++)
+    vector_push(&out->results, ((Result){in->results.data[i].name, map[in->results.data[i].value]}));
+  for (size_t i = 0; i < in->updates.count; i++)
+    vector_push(&out->updates, ((Update){in->updates.data[i].parameter, map[in->updates.data[i].value]}));
   vector_free(&operands);
   free(map);
   free(live);
-  Err err = {{0}};
-  if (graph_has_layouts(in) && !graph_set_layouts(out, &err)) die("%s", err.text);
   return out;
 }

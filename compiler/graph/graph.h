@@ -161,7 +161,7 @@ static inline Type graph_type(const Graph *graph, ValueId value) {
 }
 
 /* Copies what some result or update needs, and every input, into a new graph of the module. `rewrite` (null: graph_emit) emits
- * what takes the place of `value`, whose operands in `out` are `operands`. A graph with layouts gives one with layouts. */
+ * what takes the place of `value`, whose operands in `out` are `operands`. Layouts are not copied. */
 typedef ValueId GraphRewrite(void *context, Graph *out, const Graph *in, ValueId value, const ValueId *operands);
 Graph *graph_copy(const Graph *in, GraphRewrite *rewrite, void *context);
 

@@ -134,13 +134,27 @@ static bool reshape(const Layouts *l, ValueId value) {
   return true;
 }
 
+static Placed by_parameter(const Parameter *p) {
+  return (Placed){parameter_layout(p), generates(p) ? p->generates : p->type, false};
+}
+
 static void leaf(const Layouts *l, ValueId value) {
   const GraphNode *node = graph_node(l->graph, value);
   l->placed[value].any = node->op == OP_CONST;
-  if (node->op != OP_PARAM) return;
-  const Parameter *p = &l->graph->module->parameters.data[node->attributes->index];
-  l->placed[value].layout = parameter_layout(p);
-  if (generates(p)) l->placed[value].order = p->generates;
+  if (node->op == OP_PARAM) l->placed[value] = by_parameter(&l->graph->module->parameters.data[node->attributes->index]);
+}
+
+/* A parameter's next value lies as the parameter does. */
+static bool updates_fit(const Layouts *l) {
+  for (size_t i = 0; i < l->graph->updates.count; i++) {
+    Update update = l->graph->updates.data[i];
+    const Parameter *p = &l->graph->module->parameters.data[update.parameter];
+    Placed own = by_parameter(p);
+    if (!same_placed(&own, &l->placed[update.value]))
+      return err_set(l->err, "step %s: no layout for the update of @%s: the value lies in another order", l->graph->name,
+                     p->name);
+  }
+  return true;
 }
 
 static bool place(const Layouts *l, ValueId value) {
@@ -165,12 +179,11 @@ static bool place(const Layouts *l, ValueId value) {
 /* Each value's, or null and `err`; the caller's to free(). */
 static Placed *work_out(const Graph *graph, Err *err) {
   Layouts l = {graph, memory_alloc((graph->nodes.count + 1) * sizeof(Placed)), err};
-  for (size_t v = 0; v < graph->nodes.count; v++)
-    if (!place(&l, (ValueId)v)) {
-      free(l.placed);
-      return NULL;
-    }
-  return l.placed;
+  bool fit = true;
+  for (size_t v = 0; v < graph->nodes.count && fit; v++) fit = place(&l, (ValueId)v);
+  if (fit && updates_fit(&l)) return l.placed;
+  free(l.placed);
+  return NULL;
 }
 
 bool graph_set_layouts(Graph *graph, Err *err) {

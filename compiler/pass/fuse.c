@@ -45,8 +45,7 @@ static void note_use(const Fuser *f, ValueId user, int32_t operand, Uses *use) {
   bool input = (node->op == OP_CONV && operand == 0) || (node->op == OP_CONV_GRAD_WEIGHT && operand == 1) ||
                (node->op == OP_SHIFT && !f->out->kept[user]);
   int32_t group = f->out->group[user];
-  const FuseGroup *gradient =
-      group >= 0 && f->out->groups.data[group].pattern == FUSE_CONV_BLOCK_GRAD ? &f->out->groups.data[group] : NULL;
+  const FuseGroup *gradient = group >= 0 && f->out->groups.data[group].block.dz != NO_VALUE ? &f->out->groups.data[group] : NULL;
   ValueId v = node->operands[operand];
   use->count++;
   if (input) {
@@ -163,6 +162,7 @@ static void find_uses(Fuser *f) {
 Fusion *pass_fuse(const Graph *graph, const FuseOptions *options, Arena *arena) {
   size_t count = graph->nodes.count;
   Fuser f = {.graph = graph, .options = options, .arena = arena, .out = ARENA_NEW(arena, Fusion)};
+  f.out->options = *options;
   f.out->kept = ARENA_ARRAY(arena, bool, count + 1);
   f.out->group = ARENA_ARRAY(arena, int32_t, count + 1);
   for (size_t v = 0; v < count; v++) f.out->group[v] = -1;

@@ -4,15 +4,6 @@
 
 #include <string.h>
 
-const char *fuse_name(FusePattern pattern) {
-  static const char *const names[] = {
-#define FUSE_PATTERN(NAME, name, what) name,
-      FUSE_PATTERNS(FUSE_PATTERN)
-#undef FUSE_PATTERN
-  };
-  return names[pattern];
-}
-
 ValueId fuse_user(const Fuser *f, ValueId v, OpCode op, int32_t operand) {
   int32_t count;
   const ValueId *uses = fuse_uses(f, v, &count);
@@ -80,10 +71,22 @@ static bool may_vanish(const Fuser *f, const BlockValues *block) {
   return true;
 }
 
+/* The kernels of a block keep an image's planes in scratch, with their borders; beyond the caches that is no gain. */
+static bool fits_scratch(const Fuser *f, const BlockValues *block) {
+  enum { MOST_SCRATCH = 4 << 20 };
+  Type in = graph_type(f->graph, block->a), out = graph_type(f->graph, block->z);
+  const Window *w = &graph_node(f->graph, block->d)->attributes->window;
+  int64_t border = 2 * (int64_t)w->dilation * (w->kernel_y > w->kernel_x ? w->kernel_y : w->kernel_x);
+  int64_t planes = (in.dims[1] + border) * (in.dims[2] + border) + (out.dims[1] + border) * (out.dims[2] + border);
+  return 4 * planes * in.dims[0] <= MOST_SCRATCH;
+}
+
 static void find_block(Fuser *f, ValueId moments) {
   BlockValues block = no_block();
   ValueId z = graph_node(f->graph, moments)->operands[0];
-  if (!match_block(f->graph, z, &block) || grouped(f, z) || grouped(f, block.d) || !may_vanish(f, &block)) return;
+  if (!match_block(f->graph, z, &block) || grouped(f, z) || grouped(f, block.d) || !may_vanish(f, &block) ||
+      !fits_scratch(f, &block))
+    return;
   block.moments = moments;
   ValueId values[] = {block.d, z, moments};
   add_group(f, FUSE_CONV_BLOCK, &block, values, 3);
@@ -109,23 +112,42 @@ static bool only_users(const Fuser *f, ValueId v, ValueId a, ValueId b) {
   return true;
 }
 
-/* dz and what is made of it, from the gradient of the pointwise weight down to that of `a`. */
-static bool match_gradients(const Fuser *f, ValueId dwp, BlockValues *g) {
-  const GraphNode *node = graph_node(f->graph, dwp);
-  g->dwp = dwp;
-  g->dz = node->operands[0];
-  if (!fuse_is(f, g->dz, OP_BN_GRAD)) return false;
-  const GraphNode *bn = graph_node(f->graph, g->dz);
+/* dz = bn_grad(dy, z, moments, sums). */
+static bool match_bn(const Fuser *f, ValueId dz, BlockValues *g) {
+  if (!fuse_is(f, dz, OP_BN_GRAD)) return false;
+  const GraphNode *bn = graph_node(f->graph, dz);
+  g->dz = dz;
   g->dy = bn->operands[0];
+  g->z = bn->operands[1];
   g->moments = bn->operands[2];
   g->sums = bn->operands[3];
-  if (!match_block(f->graph, bn->operands[1], g) || g->d != node->operands[1]) return false;
-  g->dd = fuse_user(f, g->dz, OP_CONV_GRAD_INPUT, 0);
-  if (g->dd == NO_VALUE || !only_users(f, g->dz, g->dd, dwp) || graph_node(f->graph, g->dd)->operands[1] != g->wp) return false;
+  return true;
+}
+
+/* What is made of dz by the pointwise product: dwp, and the gradient of what it reads. */
+static bool match_product(const Fuser *f, ValueId dwp, ValueId input, ValueId *gradient, BlockValues *g) {
+  g->dwp = dwp;
+  *gradient = fuse_user(f, g->dz, OP_CONV_GRAD_INPUT, 0);
+  return graph_node(f->graph, dwp)->operands[1] == input && *gradient != NO_VALUE && only_users(f, g->dz, *gradient, dwp) &&
+         graph_node(f->graph, *gradient)->operands[1] == g->wp;
+}
+
+/* dz and what is made of it, from the gradient of the pointwise weight down to that of `a`. */
+static bool match_gradients(const Fuser *f, ValueId dwp, BlockValues *g) {
+  if (!match_bn(f, graph_node(f->graph, dwp)->operands[0], g) || !match_block(f->graph, g->z, g)) return false;
+  if (!match_product(f, dwp, g->d, &g->dd, g) || !fits_scratch(f, g)) return false;
   g->dwd = fuse_user(f, g->dd, OP_CONV_GRAD_WEIGHT, 0);
   g->da = fuse_user(f, g->dd, OP_CONV_GRAD_INPUT, 0);
   return g->dwd != NO_VALUE && g->da != NO_VALUE && only_users(f, g->dd, g->dwd, g->da) &&
          graph_node(f->graph, g->dwd)->operands[1] == g->a && graph_node(f->graph, g->da)->operands[1] == g->wd;
+}
+
+/* The same without a depthwise convolution. */
+static bool match_pointwise(const Fuser *f, ValueId dwp, BlockValues *g) {
+  if (!match_bn(f, graph_node(f->graph, dwp)->operands[0], g) || !fuse_is_pointwise(f->graph, g->z)) return false;
+  g->a = graph_node(f->graph, g->z)->operands[0];
+  g->wp = graph_node(f->graph, g->z)->operands[1];
+  return !fuse_is(f, g->a, OP_SHIFT) && match_product(f, dwp, g->a, &g->da, g);
 }
 
 /* The ReLU before the block: its gradient must follow at once, for the kernel takes it. */
@@ -165,9 +187,9 @@ static void match_target(const Fuser *f, BlockValues *g) {
   ValueId v = g->masked;
   if (f->use_count[v] == 1 && fuse_is(f, fuse_uses(f, v, &(int32_t){0})[0], OP_ADD)) {
     ValueId sum = fuse_uses(f, v, &(int32_t){0})[0];
-    const GraphNode *node = graph_node(f->graph, sum);
-    ValueId other = node->operands[0] == v ? node->operands[1] : node->operands[0];
-    if (other != v && fuse_wants(f->options, FUSE_ACCUMULATE) && fuse_may_overwrite(f->graph, f->use_count, other)) {
+    ValueId other = graph_node(f->graph, sum)->operands[0]; /* the sum so far; where it is v itself, v is the first term */
+    if (other != v && !grouped(f, sum) && fuse_wants(f->options, FUSE_ACCUMULATE) &&
+        fuse_may_overwrite(f->graph, f->use_count, other)) {
       g->sum = sum;
       g->before = other;
     }
@@ -193,20 +215,35 @@ static void match_base(const Fuser *f, BlockValues *g) {
   g->factor = graph_node(f->graph, g->dy)->operands[1];
 }
 
-static void find_gradient(Fuser *f, ValueId dwp) {
+static void find_gradient(Fuser *f, ValueId dwp, FusePattern pattern) {
   BlockValues g = no_block();
-  if (!match_gradients(f, dwp, &g) || !match_mask(f, &g)) return;
+  bool found = pattern == FUSE_CONV_BLOCK_GRAD ? match_gradients(f, dwp, &g) : match_pointwise(f, dwp, &g);
+  if (!found || !match_mask(f, &g)) return;
   match_target(f, &g);
   match_base(f, &g);
   ValueId values[] = {g.dz, g.dwp, g.dd, g.dwd, g.da, g.masked == g.da ? NO_VALUE : g.masked, g.sum, g.next_sums};
   enum { COUNT = sizeof values / sizeof *values };
   for (int i = 0; i < COUNT; i++)
     if (values[i] != NO_VALUE && grouped(f, values[i])) return;
-  add_group(f, FUSE_CONV_BLOCK_GRAD, &g, values, COUNT);
+  add_group(f, pattern, &g, values, COUNT);
+}
+
+static void find_pool_gradient(Fuser *f, ValueId gradient) {
+  BlockValues g = no_block();
+  const GraphNode *node = graph_node(f->graph, gradient);
+  if (!match_bn(f, node->operands[0], &g) || f->use_count[g.dz] != 1) return;
+  g.da = g.masked = gradient;
+  if (node->op == OP_MAX_POOL_GRAD) g.a = node->operands[1];
+  match_target(f, &g);
+  match_base(f, &g);
+  ValueId values[] = {g.dz, gradient, g.sum};
+  for (int i = 0; i < 3; i++)
+    if (values[i] != NO_VALUE && grouped(f, values[i])) return;
+  add_group(f, FUSE_POOL_GRAD, &g, values, 3);
 }
 
 static bool wanted(const Fuser *f, FusePattern pattern) {
-  return !f->options->gpu && fuse_wants(f->options, pattern);
+  return !f->options->gpu && pattern != FUSE_POINTWISE_GRAD && pattern != FUSE_POOL_GRAD && fuse_wants(f->options, pattern);
 }
 
 void fuse_find_groups(Fuser *f) {
@@ -214,6 +251,8 @@ void fuse_find_groups(Fuser *f) {
     OpCode op = f->graph->nodes.data[v].op;
     if (op == OP_BN_MOMENTS && wanted(f, FUSE_CONV_BLOCK)) find_block(f, (ValueId)v);
     if (op == OP_BN_MOMENTS && wanted(f, FUSE_MOMENTS)) find_moments(f, (ValueId)v);
-    if (op == OP_CONV_GRAD_WEIGHT && wanted(f, FUSE_CONV_BLOCK_GRAD)) find_gradient(f, (ValueId)v);
+    if (op == OP_CONV_GRAD_WEIGHT && wanted(f, FUSE_CONV_BLOCK_GRAD)) find_gradient(f, (ValueId)v, FUSE_CONV_BLOCK_GRAD);
+    if (op == OP_CONV_GRAD_WEIGHT && wanted(f, FUSE_POINTWISE_GRAD)) find_gradient(f, (ValueId)v, FUSE_POINTWISE_GRAD);
+    if ((op == OP_MAX_POOL_GRAD || op == OP_AVG_POOL_GRAD) && wanted(f, FUSE_POOL_GRAD)) find_pool_gradient(f, (ValueId)v);
   }
 }

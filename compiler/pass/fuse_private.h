@@ -2,7 +2,7 @@
 #ifndef ADWP_COMPILER_PASS_FUSE_PRIVATE_H
 #define ADWP_COMPILER_PASS_FUSE_PRIVATE_H
 
-#include "compiler/pass/schedule.h"
+#include "compiler/pass/fuse.h"
 
 typedef struct Fuser {
   const Graph *graph;

@@ -161,11 +161,23 @@ static const char *free_name(const Hoisting *h, const Graph *graph, ValueId valu
   }
 }
 
+/* The weights whose elements a vector is; rank 0: of none. */
+static Type order_of(const Graph *graph, ValueId value) {
+  for (;;) {
+    const GraphNode *node = graph_node(graph, value);
+    const Parameter *p = parameter_of(graph, node->op == OP_LINEAR ? node->operands[1] : value);
+    if (p && p->type.rank != 4) return p->generates;
+    if (node->type.rank == 4) return node->type;
+    if (op_table[node->op].class != CLASS_MAP && node->op != OP_RESHAPE) return type_scalar();
+    bool second = graph_node(graph, node->operands[0])->op == OP_CONST && node->operand_count > 1;
+    value = node->operands[second];
+  }
+}
+
 static int32_t keep(Hoisting *h, const Graph *graph, ValueId value) {
-  const GraphNode *node = graph_node(graph, value);
-  const Parameter *weight = node->op == OP_LINEAR ? parameter_of(graph, node->operands[1]) : NULL;
-  Parameter kept = {.name = free_name(h, graph, value), .type = node->type, .kind = PARAMETER_HOISTED};
-  if (weight) kept.generates = weight->generates;
+  Type type = graph_type(graph, value);
+  Parameter kept = {.name = free_name(h, graph, value), .type = type, .kind = PARAMETER_HOISTED};
+  if (type.rank == 1) kept.generates = order_of(graph, value);
   return module_add_parameter(h->module, kept);
 }
 
@@ -243,10 +255,10 @@ void pass_hoist(Module *module) {
 bool pass_hoist_ready(const Module *module, Err *err) {
   for (size_t i = 0; i < module->steps.count; i++) {
     const Graph *step = module->steps.data[i];
+    if (graph_has_layouts(step)) return err_set(err, "step %s has layouts; hoist comes before layout", step->name);
     for (size_t v = 0; v < step->nodes.count; v++)
       if (step->nodes.data[v].op == OP_GRADIENT)
         return err_set(err, "step %s asks for gradients; autodiff comes first", step->name);
-    if (step->nodes.count > MOST_PARAMETERS) return err_set(err, "step %s has more than %d values", step->name, MOST_PARAMETERS);
   }
   if (module->parameters.count > MOST_PARAMETERS || module->steps.count >= 63)
     return err_set(err, "the module has no room for what would be hoisted");

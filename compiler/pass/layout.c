@@ -3,7 +3,7 @@
  * they become, so that a generated weight lies where its kernel reads it without being moved. compiler/graph/layout.c has the
  * rules; files hold the canonical order, and the interpreter computes in it.
  *
- * Needs: orders that meet (pass_layout_ready). Breaks: nothing; graph_copy keeps layouts up. */
+ * Needs: orders that meet (pass_layout_ready). Breaks: nothing; behind a pass that runs later the manager sets them again. */
 #include "compiler/pass/pass.h"
 
 bool pass_layout_ready(const Module *module, Err *err) {
@@ -21,7 +21,7 @@ void pass_layout(Module *module) {
   }
   for (size_t i = 0; i < module->steps.count; i++) {
     Graph *graph = graph_copy(module->steps.data[i], NULL, NULL);
-    Err err;
+    Err err = {{0}};
     if (!graph_set_layouts(graph, &err)) die("%s", err.text);
     module->steps.data[i] = graph;
   }

@@ -36,8 +36,18 @@ int pass_find(const char *name, size_t length) {
   return -1;
 }
 
+/* Rewrites may make several values of one; what comes out must be below what a graph may have. */
+static bool has_room(const Module *module, Err *err) {
+  enum { MOST_VALUES = 1 << 17 };
+  for (size_t i = 0; i < module->steps.count; i++)
+    if (module->steps.data[i]->nodes.count > MOST_VALUES)
+      return err_set(err, "step %s has more than %d values", module->steps.data[i]->name, MOST_VALUES);
+  return true;
+}
+
 static bool is_ready(int pass, const Module *module, Err *err) {
-  bool ready = true;
+  bool ready = has_room(module, err);
+  if (!ready) return false;
   switch (pass) {
   case PASS_autodiff:
     for (size_t i = 0; i < module->steps.count && ready; i++) ready = pass_autodiff_ready(module->steps.data[i], err);
@@ -65,12 +75,17 @@ static void demand_verified(int pass, const Module *module) {
   }
 }
 
+/* A module that had layouts before a pass has them behind it. */
 static void run_pass(int pass, Module *module) {
-  if (code[pass].module) {
-    code[pass].module(module);
-    return;
+  bool layouts = false;
+  for (size_t i = 0; i < module->steps.count; i++) layouts |= graph_has_layouts(module->steps.data[i]);
+  if (code[pass].module) code[pass].module(module);
+  for (size_t i = 0; i < module->steps.count; i++) {
+    Graph **step = &module->steps.data[i];
+    Err err = {{0}};
+    if (code[pass].graph) *step = code[pass].graph(*step);
+    if (layouts && !graph_set_layouts(*step, &err)) die("after the pass %s: %s", pass_table[pass].name, err.text);
   }
-  for (size_t i = 0; i < module->steps.count; i++) module->steps.data[i] = code[pass].graph(module->steps.data[i]);
 }
 
 bool passes_run(Module *module, const int *passes, size_t count, PassWatch *watch, void *context, Err *err) {

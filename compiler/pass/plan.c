@@ -92,7 +92,8 @@ static Pieces run_pieces(const Schedule *schedule, size_t first, size_t *end, in
       Storage *storage = &schedule->storages.data[number];
       if (!storage->in_scratch) continue;
       if (!known[number]) {
-        vector_push(&pieces, ((Piece){storage, storage->image_bytes * launch->images, (int32_t)i, (int32_t)i}));
+        vector_push(&pieces, ((Piece){storage, storage->each_task ? storage->bytes : storage->image_bytes * launch->images,
+                                      (int32_t)i, (int32_t)i}));
         known[number] = (int32_t)pieces.count;
       }
       pieces.data[known[number] - 1].last = (int32_t)i;

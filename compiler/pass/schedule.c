@@ -6,6 +6,7 @@
  * worker takes a task and runs them on it one after another. What only one run touches is kept in the worker's scratch.
  * Nodes' outputs are written into their concatenation straight away. Parameters are updated in place, in segments after all that
  * read them. */
+#include "compiler/pass/group.h"
 #include "compiler/pass/schedule_private.h"
 
 #include "runtime/base/hash.h"
@@ -59,17 +60,31 @@ bool schedule_unaligned(const Scheduler *s, Place place, int32_t channels) {
   return s->kernels->target.gpu && place.offset % width != 0;
 }
 
-/* Tasks of `images` images each, without bands, on a CPU: such launches may share a task. */
-static bool is_aligned(const Scheduler *s, const PlannedLaunch *launch) {
-  return !s->kernels->target.gpu && fuse_wants(&s->kernels->fuse, FUSE_RUN) && launch->images > 0 && launch->tasks == 1;
+static bool writes_parameter(const Scheduler *s, const Call *call, const PlannedLaunch *launch) {
+  const LoopKernel *kernel = s->kernels->kernels.data[launch->kernel];
+  for (int32_t i = 0; i < call->count; i++)
+    if (kernel->arrays.data[i].space != LOOP_IN && s->out->storages.data[call->buffers[i].storage].parameter >= 0) return true;
+  return false;
+}
+
+/* Whether it may share a task with others of as many images a task: without bands; on a GPU, where a block does them one after
+ * another, also a launch of one task, unless it has to wait for all that read a parameter. */
+static bool is_aligned(const Scheduler *s, const Call *call, const PlannedLaunch *launch) {
+  if (!fuse_wants(&s->kernels->fuse, FUSE_RUN) || launch->kernel < 0 || launch->tasks != 1) return false;
+  return s->kernels->target.gpu ? !writes_parameter(s, call, launch) : launch->images > 0;
 }
 
 static Ready plan_launch(Scheduler *s, Call *call, PlannedLaunch launch) {
-  bool aligned = is_aligned(s, &launch);
-  for (int32_t i = -1; i < call->count; i++) {
-    const Ready *ready = i < 0 ? &call->after : &call->ready[i];
+  bool aligned = is_aligned(s, call, &launch);
+  launch.each_task = call->each_task;
+  for (int32_t i = -2; i < call->count; i++) {
+    const Ready *ready = i == -2 ? &s->wait : i == -1 ? &call->after : &call->ready[i];
     int32_t from = aligned && ready->images == launch.images ? ready->aligned : ready->all;
     if (from > launch.segment) launch.segment = from;
+  }
+  if (call->generated_count) {
+    call_make_weights(s, call, launch.images, launch.segment);
+    return plan_launch(s, call, launch);
   }
   launch.buffer_count = call->count;
   launch.order = (int32_t)s->out->launches.count;
@@ -163,22 +178,7 @@ Plane schedule_plane(const Scheduler *s, ValueId v, Place place) {
   return plane;
 }
 
-enum {
-  CPU_TASK_PIXELS = 512,       /* a task's tensors stay in the second-level cache */
-  GPU_TASK_ELEMENTS = 1 << 10, /* less is not worth a block */
-  GPU_MOST_TASKS = 528,        /* four blocks for each of 132 processors */
-};
-
-/* A GPU's bands: the most that divide the rows, leave a block enough to do, and whose partials stay smaller than what was read.
- */
-static int32_t bands_of(const Scheduler *s, int64_t elements, int32_t rows, int64_t slot) {
-  int32_t bands = 1;
-  for (int32_t b = 2; b <= rows; b++) {
-    bool fits = b * s->batch <= GPU_MOST_TASKS && elements / b >= GPU_TASK_ELEMENTS && 4 * slot * b <= elements;
-    if (rows % b == 0 && fits) bands = b;
-  }
-  return bands;
-}
+enum { CPU_TASK_PIXELS = 512 }; /* a task's tensors stay in the second-level cache */
 
 /* About CPU_TASK_PIXELS; a number that divides the batch is liked, for it gives tasks of one size. */
 static int32_t images_of(int64_t batch, int64_t pixels) {
@@ -190,8 +190,8 @@ static int32_t images_of(int64_t batch, int64_t pixels) {
   return (int32_t)most;
 }
 
-Split schedule_split(const Scheduler *s, int64_t pixels, int64_t elements, int32_t rows, int64_t slot) {
-  if (s->kernels->target.gpu) return (Split){1, bands_of(s, elements, rows, slot)};
+Split schedule_split(const Scheduler *s, int64_t pixels) {
+  if (s->kernels->target.gpu) return (Split){1, 1}; /* a block goes on with the image that it has made */
   return (Split){images_of(s->batch, pixels), 1};
 }
 
@@ -365,9 +365,14 @@ static int by_run(const void *a, const void *b) {
 /* Launches into runs; a storage that only one run touches is the run's own. */
 static void make_runs(Scheduler *s) {
   Schedule *out = s->out;
+  if (s->kernels->target.gpu) {
+    pass_group_runs(out, s->kernels);
+    return;
+  }
   for (size_t i = 0; i < out->launches.count; i++) {
     PlannedLaunch *launch = &out->launches.data[i];
-    launch->run = is_aligned(s, launch) ? launch->images : -1;
+    bool aligned = fuse_wants(&s->kernels->fuse, FUSE_RUN) && launch->images > 0 && launch->tasks == 1;
+    launch->run = aligned ? launch->images : -1;
   }
   qsort(out->launches.data, out->launches.count, sizeof *out->launches.data, by_run);
   int32_t *touched = ARENA_ARRAY(s->arena, int32_t, out->storages.count); /* 1 + run; -1: by several */
@@ -385,7 +390,8 @@ static void make_runs(Scheduler *s) {
   }
   for (size_t i = 0; i < out->storages.count; i++) {
     Storage *storage = &out->storages.data[i];
-    storage->in_scratch = touched[i] > 0 && storage->image_bytes > 0 && storage->parameter < 0 && !storage->whole_step;
+    bool own = touched[i] > 0 && storage->image_bytes > 0 && storage->parameter < 0 && !storage->whole_step;
+    storage->in_scratch = own || storage->each_task;
   }
 }
 
@@ -398,11 +404,12 @@ static void count_uses(Scheduler *s) {
   for (size_t i = 0; i < s->graph->updates.count; i++) s->use_count[s->graph->updates.data[i].value]++;
 }
 
-static Scheduler scheduler_new(const Graph *graph, const Fusion *fusion, KernelSet *kernels, Arena *arena) {
+static Scheduler scheduler_new(const Graph *graph, Fusion *fusion, KernelSet *kernels, Arena *arena) {
   size_t count = graph->nodes.count;
   Scheduler s = {
       .graph = graph, .kernels = kernels, .arena = arena, .out = ARENA_NEW(arena, Schedule), .batch = graph->module->batch};
   s.out->graph = graph;
+  s.out->fusion = fusion;
   s.fusion = fusion;
   s.kept = fusion->kept;
   s.use_count = ARENA_ARRAY(arena, int32_t, count);
@@ -411,6 +418,7 @@ static Scheduler scheduler_new(const Graph *graph, const Fusion *fusion, KernelS
   s.coefficients_ready = ARENA_ARRAY(arena, Ready, count);
   s.ready = ARENA_ARRAY(arena, Ready, count);
   s.done = ARENA_ARRAY(arena, bool, count);
+  s.apart = ARENA_ARRAY(arena, bool, count);
   s.overwritten = ARENA_ARRAY(arena, bool, count);
   s.parameter_read = ARENA_ARRAY(arena, int32_t, graph->module->parameters.count);
   for (size_t v = 0; v < count; v++) s.place[v].storage = s.coefficients[v].storage = -1;
@@ -434,14 +442,19 @@ static void schedule_alone(Scheduler *s, ValueId v) {
     for (size_t u = (size_t)v + 1; u < s->graph->nodes.count && !unshifted; u++)
       unshifted = s->graph->nodes.data[u].op == OP_UNSHIFT && s->graph->nodes.data[u].operands[0] == v;
   }
-  if (!unshifted) schedule_value(s, v);
+  if (unshifted) return;
+  if (s->apart[v]) s->wait = s->last_apart;
+  schedule_value(s, v);
+  s->wait = READY_AT_ONCE;
+  if (s->apart[v]) s->last_apart = s->ready[v];
 }
 
-Schedule *pass_schedule(const Graph *graph, const Fusion *fusion, KernelSet *kernels, Arena *arena) {
+Schedule *pass_schedule(const Graph *graph, Fusion *fusion, KernelSet *kernels, Arena *arena) {
   Scheduler s = scheduler_new(graph, fusion, kernels, arena);
   for (size_t v = 0; v < graph->nodes.count; v++) schedule_leaf(&s, (ValueId)v);
   place_concatenations(&s);
   mark_updates(&s);
+  schedule_find_generators(&s);
   for (size_t i = 0; i < graph->nodes.count; i++) {
     ValueId v = fusion->order[i];
     int32_t group = fusion->group[v];
@@ -462,12 +475,11 @@ Schedule *pass_schedule(const Graph *graph, const Fusion *fusion, KernelSet *ker
 Schedule *schedule_graph(const Graph *graph, KernelSet *kernels, Arena *arena) {
   kernels->fuse.gpu = kernels->target.gpu;
   Fusion *fusion = pass_fuse(graph, &kernels->fuse, arena);
-  Schedule *schedule = pass_schedule(graph, fusion, kernels, arena);
-  fusion_free(fusion);
-  return schedule;
+  return pass_schedule(graph, fusion, kernels, arena);
 }
 
 void schedule_free(Schedule *schedule) {
+  if (schedule->fusion) fusion_free(schedule->fusion);
   vector_free(&schedule->storages);
   vector_free(&schedule->launches);
   vector_free(&schedule->inputs);

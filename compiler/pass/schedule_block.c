@@ -13,7 +13,8 @@ static void block_window(ConvBlockSpec *spec, const Window *w) {
 
 static double block_flops(const Scheduler *s, const ConvBlockSpec *spec) {
   double pixels = (double)s->batch * spec->out.height * spec->out.width;
-  return 2 * pixels * spec->in.channels * ((double)spec->kernel_y * spec->kernel_x + spec->out.channels);
+  double taps = spec->pointwise ? 0 : (double)spec->kernel_y * spec->kernel_x;
+  return 2 * pixels * spec->in.channels * (taps + spec->out.channels);
 }
 
 /* x, [scale, mean], wd, wp: what the block and its gradient both read. */
@@ -28,18 +29,19 @@ static void block_source(Scheduler *s, Call *call, ConvBlockSpec *spec, const So
     call_place(call, scale, ready);
     call_place(call, mean, ready);
   }
-  call_read(s, call, block->wd);
-  call_read(s, call, block->wp);
+  if (block->d != NO_VALUE) call_weight(s, call, block->wd);
+  call_weight(s, call, block->wp);
 }
 
 static ConvBlockSpec block_spec(Scheduler *s, const Source *source, const BlockValues *block, Place z) {
   ConvBlockSpec spec;
   memset(&spec, 0, sizeof spec);
-  block_window(&spec, &graph_node(s->graph, block->d)->attributes->window);
+  spec.pointwise = block->d == NO_VALUE;
+  block_window(&spec, &graph_node(s->graph, spec.pointwise ? block->z : block->d)->attributes->window);
   spec.in = schedule_plane(s, source->base, s->place[source->base]);
   spec.out = schedule_plane(s, block->z, z);
   int64_t in = (int64_t)spec.in.height * spec.in.width, out = (int64_t)spec.out.height * spec.out.width;
-  spec.images = schedule_split(s, in > out ? in : out, 0, 1, 0).images;
+  spec.images = schedule_split(s, in > out ? in : out).images;
   return spec;
 }
 
@@ -91,7 +93,7 @@ static void schedule_conv_block_grad(Scheduler *s, const BlockValues *block) {
   ConvBlockSpec spec = block_spec(s, &source, block, s->place[block->z]);
   Split split = {spec.images, 1};
   spec.dn_stride = s->place[block->base].stride;
-  Place coefficients, to, dwd, dwp, sums = {0};
+  Place coefficients, to, dwd = {0}, dwp, sums = {0};
   Ready ready = schedule_bn_coefficients(s, block, &coefficients);
   Call call = {0};
   call_read(s, &call, block->base);
@@ -101,17 +103,36 @@ static void schedule_conv_block_grad(Scheduler *s, const BlockValues *block) {
   spec.prologue.relu |= block->x != NO_VALUE; /* where relu(x) is in memory a second ReLU changes nothing, but masks */
   ValueId result = block_target(s, &call, block, &spec, &to);
   spec.dx_stride = to.stride;
-  block_partial(s, &call, type_elements(graph_type(s->graph, block->dwd), 1), split, &dwd);
+  if (!spec.pointwise) block_partial(s, &call, type_elements(graph_type(s->graph, block->dwd), 1), split, &dwd);
   block_partial(s, &call, type_elements(graph_type(s->graph, block->dwp), 1), split, &dwp);
   if (spec.gradient == BLOCK_SUMS) block_partial(s, &call, 2 * (int64_t)spec.in.channels, split, &sums);
   ready = call_launch(s, &call, FAMILY_CONV_BLOCK_GRAD, &spec, spec.images, 1, 2 * block_flops(s, &spec));
   schedule_written(s, result, ready);
-  block_sum(s, block->dwd, dwd, ready, split);
+  if (!spec.pointwise) block_sum(s, block->dwd, dwd, ready, split);
   block_sum(s, block->dwp, dwp, ready, split);
   if (spec.gradient == BLOCK_SUMS)
     block_sum(s, block->next_sums, sums, ready, split);
   else if (block->next_sums != NO_VALUE)
     schedule_reduce(s, block->next_sums);
+}
+
+static void schedule_pool_grad(Scheduler *s, const BlockValues *block) {
+  bool add = block->sum != NO_VALUE;
+  if (add) schedule_overwrite(s, block->sum, block->before);
+  ValueId result = add ? block->sum : block->da;
+  Place to = schedule_place(s, result), coefficients;
+  Ready ready = schedule_bn_coefficients(s, block, &coefficients);
+  PoolSpec spec = schedule_pool_spec(s, block->da, to, s->place[block->base]);
+  spec.bn = true;
+  spec.add = add;
+  spec.z_stride = s->place[block->z].stride;
+  Call call = {0};
+  call_read(s, &call, block->base);
+  call_read(s, &call, block->z);
+  call_place(&call, coefficients, ready);
+  if (spec.max) call_read(s, &call, block->a);
+  call_place(&call, to, add ? s->ready[block->before] : READY_AT_ONCE);
+  schedule_written(s, result, call_launch(s, &call, FAMILY_POOL_GRAD, &spec, spec.images, spec.bands, 0));
 }
 
 void schedule_group(Scheduler *s, const FuseGroup *group) {
@@ -123,7 +144,9 @@ void schedule_group(Scheduler *s, const FuseGroup *group) {
       schedule_pool(s, group->block.z, group->block.moments);
     return;
   case FUSE_CONV_BLOCK: schedule_conv_block(s, &group->block); return;
-  case FUSE_CONV_BLOCK_GRAD: schedule_conv_block_grad(s, &group->block); return;
+  case FUSE_CONV_BLOCK_GRAD:
+  case FUSE_POINTWISE_GRAD: schedule_conv_block_grad(s, &group->block); return;
+  case FUSE_POOL_GRAD: schedule_pool_grad(s, &group->block); return;
   default: die("no launch for a group %s", fuse_name(group->pattern));
   }
 }

@@ -192,14 +192,13 @@ static void finish(Expression *e) {
 }
 
 /* The space that the expression runs over: an activation's pixels, or a parameter's elements. */
-static void expression_space(Expression *e, Type type, int64_t sums) {
+static void expression_space(Expression *e, Type type) {
   bool gpu = e->s->kernels->target.gpu;
   e->spec.flat = !type.batched;
   if (type.batched) {
     e->spec.channels = type.dims[0];
     e->spec.pixels = type.rank == 3 ? type.dims[1] * type.dims[2] : 1;
-    int64_t pixels = e->spec.pixels, channels = e->spec.channels;
-    Split split = schedule_split(e->s, pixels, channels * pixels, e->spec.pixels, sums * channels);
+    Split split = schedule_split(e->s, e->spec.pixels);
     e->spec.images = split.images;
     e->spec.bands = split.bands;
   } else {
@@ -212,6 +211,17 @@ static Ready expression_launch(Expression *e) {
   finish(e);
   int32_t tasks = e->spec.flat ? (e->spec.channels + e->spec.chunk - 1) / e->spec.chunk : e->spec.bands;
   return call_launch(e->s, e->call, FAMILY_MAP, &e->spec, e->spec.images, tasks, 0);
+}
+
+Ready schedule_vector_map(Scheduler *s, Call *call, ValueId v, Place to, int32_t images) {
+  Expression e;
+  expression_new(&e, s, call);
+  expression_space(&e, graph_type(s->graph, v));
+  e.spec.chunk = (e.spec.channels + s->kernels->target.lanes - 1) / s->kernels->target.lanes * s->kernels->target.lanes;
+  add_output(&e, expression_value(&e, v, 0, true), to);
+  call_place(call, to, READY_AT_ONCE);
+  finish(&e);
+  return call_launch(s, call, FAMILY_MAP, &e.spec, images, 1, 0);
 }
 
 /* A sum is written over the sum so far, where nothing else reads that. */
@@ -227,7 +237,7 @@ void schedule_map(Scheduler *s, ValueId v) {
   Call call = {0};
   Expression e;
   expression_new(&e, s, &call);
-  expression_space(&e, graph_type(s->graph, v), 0);
+  expression_space(&e, graph_type(s->graph, v));
   int32_t value = expression_value(&e, v, 0, true);
   ValueId over = s->place[v].storage < 0 ? overwritten(s, v) : NO_VALUE;
   if (over != NO_VALUE) schedule_overwrite(s, v, over);
@@ -246,7 +256,7 @@ Ready schedule_copy(Scheduler *s, ValueId from, Place to) {
   Call call = {0};
   Expression e;
   expression_new(&e, s, &call);
-  expression_space(&e, graph_type(s->graph, from), 0);
+  expression_space(&e, graph_type(s->graph, from));
   add_output(&e, leaf(&e, from, 0), to);
   call_place(&call, to, READY_AT_ONCE);
   return expression_launch(&e);
@@ -256,7 +266,7 @@ Ready schedule_spread(Scheduler *s, ValueId bias, ValueId v, Place to) {
   Call call = {0};
   Expression e;
   expression_new(&e, s, &call);
-  expression_space(&e, graph_type(s->graph, v), 0);
+  expression_space(&e, graph_type(s->graph, v));
   add_output(&e, leaf(&e, bias, 0), to);
   call_place(&call, to, READY_AT_ONCE);
   return expression_launch(&e);
@@ -270,7 +280,7 @@ void schedule_reduce(Scheduler *s, ValueId v) {
   Type type = graph_type(s->graph, node->operands[0]);
   if (!type.batched) die("%s of a value without a batch", op_table[node->op].text);
   int32_t sums = node->op == OP_BN_GRAD_SUMS ? 2 : 1, factor;
-  expression_space(&e, type, sums);
+  expression_space(&e, type);
   int32_t first = operand(&e, node, 0);
   switch (node->op) {
   case OP_BN_GRAD_SUMS: {
@@ -383,7 +393,7 @@ void schedule_descend(Scheduler *s, const Update *weight, const Update *momentum
   Call call = {0};
   Expression e;
   expression_new(&e, s, &call);
-  expression_space(&e, descend->type, 0);
+  expression_space(&e, descend->type);
   /* The two in place come first, so that they are inputs 0 and 1. */
   int32_t w = expression_value(&e, step->operands[0], 0, false), buffer = expression_value(&e, step->operands[1], 0, false);
   int32_t moved = expression_value(&e, momentum->value, 0, true);
@@ -402,7 +412,7 @@ void schedule_copy_update(Scheduler *s, const Update *update) {
   Call call = {0};
   Expression e;
   expression_new(&e, s, &call);
-  expression_space(&e, graph_type(s->graph, update->value), 0);
+  expression_space(&e, graph_type(s->graph, update->value));
   add_output(&e, leaf(&e, update->value, 0), (Place){.storage = update->parameter});
   call_place(&call, (Place){.storage = update->parameter}, READY_AT_ONCE);
   wait_for_readers(s, &call, update->parameter);

@@ -25,6 +25,8 @@ typedef struct Scheduler {
   Ready *ready;            /* of each value */
   int32_t *parameter_read; /* of each parameter: the last segment that reads it, -1: none */
   bool *done;              /* emitted together with another value */
+  bool *apart;             /* a GeneratingBlock's, which is not to run beside others */
+  Ready last_apart, wait;  /* wait: for the launches that are made now */
   bool *overwritten;       /* its memory holds another value in the end */
   Place *coefficients;     /* of each bn_moments value: (2, C) scale and mean of its bn_apply; storage -1: none yet */
   Ready *coefficients_ready;
@@ -39,6 +41,9 @@ typedef struct Call {
   int32_t reads[CALL_MOST_BUFFERS]; /* parameters that it reads */
   int32_t count, read_count;
   Ready after; /* something else that it waits for */
+  bool each_task;
+  ValueId generated[2]; /* weights that the run makes for itself, and which buffers they become */
+  int32_t generated_buffer[2], generated_count;
 } Call;
 
 static const Ready READY_AT_ONCE = {0};
@@ -71,10 +76,9 @@ Plane schedule_plane(const Scheduler *s, ValueId v, Place place);
 typedef struct Split {
   int32_t images, bands;
 } Split;
-/* From the pixels and elements of one image that a task touches and the rows that bands may divide. `slot`: elements of a partial
- * that each task leaves behind, 0: none. On a CPU pixels alone decide, so that all launches on planes of one size, which a task
- * runs one after another, have the same images. */
-Split schedule_split(const Scheduler *s, int64_t pixels, int64_t elements, int32_t rows, int64_t slot);
+/* From the pixels of one image that a task touches. On a CPU they alone decide, so that all launches on planes of one size, which
+ * a task runs one after another, have the same images; on a GPU a block goes on with the image that it has made. */
+Split schedule_split(const Scheduler *s, int64_t pixels);
 static inline int64_t schedule_tasks(const Scheduler *s, Split split) {
   return program_tasks(split.images, split.bands, s->batch);
 }
@@ -103,6 +107,15 @@ Ready schedule_bn_coefficients(Scheduler *s, const BlockValues *block, Place *to
 /* schedule_vector.c: moments from the partials that tasks left */
 void schedule_finish_moments(Scheduler *s, ValueId moments, Place partial, Ready ready, Split split);
 
+/* schedule_generate.c */
+void schedule_find_generators(Scheduler *s);
+/* A convolution's weight: in memory, or made by the run. */
+void call_weight(Scheduler *s, Call *call, ValueId w);
+void call_make_weights(Scheduler *s, Call *call, int32_t images, int32_t segment);
+/* A vector, written to `to` by a launch that belongs to a run of `images` images a task. */
+Ready schedule_layer(Scheduler *s, Call *call, ValueId v, Place to, int32_t images);
+Ready schedule_vector_map(Scheduler *s, Call *call, ValueId v, Place to, int32_t images);
+
 /* schedule_block.c */
 void schedule_group(Scheduler *s, const FuseGroup *group);
 
@@ -119,6 +132,8 @@ void schedule_conv(Scheduler *s, ValueId v, ValueId moments);
 void schedule_conv_grad_input(Scheduler *s, ValueId v, ValueId unshift); /* unshift: NO_VALUE or the one reader */
 void schedule_conv_grad_weight(Scheduler *s, ValueId v);
 void schedule_pool(Scheduler *s, ValueId v, ValueId moments);
+/* Of a pool or its gradient, written to `to`; `from`: where its first operand is. */
+PoolSpec schedule_pool_spec(const Scheduler *s, ValueId v, Place to, Place from);
 /* A shift that something else than a convolution reads, copied; or an unshift: of a convolution's gradient that nothing else
  * reads, written shifted straight away, of anything else a copy. */
 void schedule_shift(Scheduler *s, ValueId v);

@@ -109,8 +109,7 @@ static void schedule_pixels(Scheduler *s, ValueId v, bool moments) {
   MomentsSpec spec;
   memset(&spec, 0, sizeof spec);
   spec.in = schedule_plane(s, x, s->place[x]);
-  int64_t pixels = (int64_t)spec.in.height * spec.in.width;
-  Split split = schedule_split(s, pixels, pixels * spec.in.channels, moments ? spec.in.height : 1, 3 * spec.in.channels);
+  Split split = schedule_split(s, (int64_t)spec.in.height * spec.in.width);
   spec.images = split.images;
   spec.bands = split.bands;
   Call call = {0};
@@ -141,6 +140,14 @@ static void schedule_row_sum(Scheduler *s, ValueId v) {
   call_place(&call, row, s->ready[x]);
   call_place(&call, schedule_place(s, v), READY_AT_ONCE);
   schedule_written(s, v, call_launch(s, &call, FAMILY_SUM_SLOTS, &spec, 0, 1, 0));
+}
+
+Ready schedule_layer(Scheduler *s, Call *call, ValueId v, Place to, int32_t images) {
+  const GraphNode *node = graph_node(s->graph, v);
+  VectorSpec spec = vector_spec(s, node);
+  for (int32_t o = 0; o < node->operand_count; o++) call_read(s, call, node->operands[o]);
+  call_place(call, to, READY_AT_ONCE);
+  return call_launch(s, call, FAMILY_LINEAR, &spec, images, 1, 0);
 }
 
 void schedule_vector(Scheduler *s, ValueId v) {

@@ -37,13 +37,11 @@ static ConvSpec conv_spec(const Window *w) {
   return spec;
 }
 
-/* `rows`: those that bands divide; `slot`: elements of the partial that a task leaves. */
-static void conv_sides(const Scheduler *s, ConvSpec *spec, Plane in, Plane out, int32_t rows, int64_t slot) {
+static void conv_sides(const Scheduler *s, ConvSpec *spec, Plane in, Plane out) {
   spec->in = in;
   spec->out = out;
   int64_t read = (int64_t)in.height * in.width, written = (int64_t)out.height * out.width;
-  int64_t most = read * in.channels > written * out.channels ? read * in.channels : written * out.channels;
-  Split split = schedule_split(s, read > written ? read : written, most, rows, slot);
+  Split split = schedule_split(s, read > written ? read : written);
   spec->images = split.images;
   spec->bands = split.bands;
 }
@@ -80,11 +78,11 @@ static Ready launch_conv(Scheduler *s, ValueId v, Place to, Ready after, bool ag
   Source source = schedule_source(s, node->operands[0]);
   ConvSpec spec = conv_spec(&node->attributes->window);
   Plane out = schedule_plane(s, v, to);
-  conv_sides(s, &spec, schedule_plane(s, source.base, s->place[source.base]), out, out.height, 0);
+  conv_sides(s, &spec, schedule_plane(s, source.base, s->place[source.base]), out);
   spec.moments = moments != NO_VALUE;
   Call call = {.after = after};
   conv_source(s, &call, &spec, &source);
-  call_read(s, &call, node->operands[1]);
+  call_weight(s, &call, node->operands[1]);
   call_place(&call, to, READY_AT_ONCE);
   if (is_read_as_it_is(&source) && schedule_is_library_conv(s, &node->attributes->window, spec.in, out))
     return schedule_conv_product(s, &call, spec.in, out, LAYER_OUTPUT, conv_flops(s, &spec));
@@ -123,14 +121,14 @@ void schedule_conv_grad_input(Scheduler *s, ValueId v, ValueId unshift) {
   ConvSpec spec = conv_spec(&node->attributes->window);
   Place to = schedule_place(s, result);
   Plane in = schedule_plane(s, result, to);
-  conv_sides(s, &spec, in, schedule_plane(s, dy, s->place[dy]), in.height, 0);
+  conv_sides(s, &spec, in, schedule_plane(s, dy, s->place[dy]));
   if (unshift != NO_VALUE) {
     spec.shift_y = graph_node(s->graph, unshift)->attributes->shift_y;
     spec.shift_x = graph_node(s->graph, unshift)->attributes->shift_x;
   }
   Call call = {0};
   call_read(s, &call, dy);
-  call_read(s, &call, node->operands[1]);
+  call_weight(s, &call, node->operands[1]);
   call_place(&call, to, READY_AT_ONCE);
   bool library = unshift == NO_VALUE && schedule_is_library_conv(s, &node->attributes->window, in, spec.out);
   Ready ready = library ? schedule_conv_product(s, &call, in, spec.out, LAYER_INPUT_GRADIENT, conv_flops(s, &spec))
@@ -149,7 +147,7 @@ void schedule_conv_grad_weight(Scheduler *s, ValueId v) {
     s->place[source.base] = computed_again(s, source.base, dy, &s->ready[source.base]);
   int64_t elements = type_elements(node->type, 1);
   Plane out = schedule_plane(s, dy, s->place[dy]);
-  conv_sides(s, &spec, schedule_plane(s, source.base, s->place[source.base]), out, out.height, elements);
+  conv_sides(s, &spec, schedule_plane(s, source.base, s->place[source.base]), out);
   Split split = {spec.images, spec.bands};
   Place partial = schedule_storage(s, LOOP_ELEMENT_F32, elements * schedule_tasks(s, split));
   Call call = {0};
@@ -162,7 +160,7 @@ void schedule_conv_grad_weight(Scheduler *s, ValueId v) {
   schedule_written(s, v, schedule_sum(s, partial, ready, split, elements, false, schedule_place(s, v)));
 }
 
-void schedule_pool(Scheduler *s, ValueId v, ValueId moments) {
+PoolSpec schedule_pool_spec(const Scheduler *s, ValueId v, Place to, Place from) {
   const GraphNode *node = graph_node(s->graph, v);
   bool gradient = node->op == OP_MAX_POOL_GRAD || node->op == OP_AVG_POOL_GRAD;
   const Window *w = &node->attributes->window;
@@ -175,9 +173,7 @@ void schedule_pool(Scheduler *s, ValueId v, ValueId moments) {
   spec.pad_y = w->pad_y;
   spec.pad_x = w->pad_x;
   spec.max = node->op == OP_MAX_POOL || node->op == OP_MAX_POOL_GRAD;
-  Place to = schedule_place(s, v);
-  ValueId first = node->operands[0];
-  Plane own = schedule_plane(s, v, to), other = schedule_plane(s, first, s->place[first]);
+  Plane own = schedule_plane(s, v, to), other = schedule_plane(s, node->operands[0], from);
   spec.in = gradient ? own : other;
   spec.out = gradient ? other : own;
   if (gradient && spec.max) {
@@ -186,10 +182,18 @@ void schedule_pool(Scheduler *s, ValueId v, ValueId moments) {
     spec.in.stride = x.stride;
     spec.in.unaligned |= schedule_unaligned(s, x, spec.in.channels);
   }
-  int64_t pixels = (int64_t)spec.in.height * spec.in.width;
-  Split split = schedule_split(s, pixels, pixels * spec.in.channels, gradient ? spec.in.height : spec.out.height, 0);
+  Split split = schedule_split(s, (int64_t)spec.in.height * spec.in.width);
   spec.images = split.images;
   spec.bands = split.bands;
+  return spec;
+}
+
+void schedule_pool(Scheduler *s, ValueId v, ValueId moments) {
+  const GraphNode *node = graph_node(s->graph, v);
+  bool gradient = node->op == OP_MAX_POOL_GRAD || node->op == OP_AVG_POOL_GRAD;
+  Place to = schedule_place(s, v);
+  PoolSpec spec = schedule_pool_spec(s, v, to, s->place[node->operands[0]]);
+  Split split = {spec.images, spec.bands};
   Call call = {0};
   for (int32_t i = 0; i < node->operand_count; i++) call_read(s, &call, node->operands[i]);
   call_place(&call, to, READY_AT_ONCE);
@@ -213,8 +217,7 @@ static ShiftSpec shift_spec(Scheduler *s, ValueId v, Place to) {
   spec.shift_y = node->attributes->shift_y;
   spec.shift_x = node->attributes->shift_x;
   int64_t in = (int64_t)spec.in.height * spec.in.width, out = (int64_t)spec.out.height * spec.out.width;
-  int64_t pixels = in > out ? in : out;
-  Split split = schedule_split(s, pixels, spec.in.channels * pixels, spec.out.height, 0);
+  Split split = schedule_split(s, in > out ? in : out);
   spec.images = split.images;
   spec.bands = split.bands;
   return spec;

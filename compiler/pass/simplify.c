@@ -10,8 +10,16 @@
 
 #include <string.h>
 
+enum { MOST_PARTS = 64 }; /* of a concatenation that is taken apart */
+
+typedef struct Context {
+  Graph *graph; /* that is made */
+  bool sums;    /* gradients are in place, and there are bn_grad_sums among them */
+} Context;
+
 /* A node about to be emitted; its operands are simplified already. */
 typedef struct Candidate {
+  const Context *context;
   Graph *graph;
   OpCode op;
   const ValueId *x;
@@ -19,14 +27,14 @@ typedef struct Candidate {
   const Attributes *attributes;
 } Candidate;
 
-static ValueId simplified(Graph *graph, OpCode op, const ValueId *x, int32_t count, const Attributes *attributes);
+static ValueId simplified(const Context *context, OpCode op, const ValueId *x, int32_t count, const Attributes *attributes);
 
 static ValueId unary(const Candidate *c, OpCode op, ValueId a) {
-  return simplified(c->graph, op, &a, 1, NULL);
+  return simplified(c->context, op, &a, 1, NULL);
 }
 
 static ValueId binary(const Candidate *c, OpCode op, ValueId a, ValueId b) {
-  return simplified(c->graph, op, (ValueId[]){a, b}, 2, NULL);
+  return simplified(c->context, op, (ValueId[]){a, b}, 2, NULL);
 }
 
 /* The node of operand i where it is an `op`, else null; valid until something is emitted, its operands always. */
@@ -78,11 +86,12 @@ static ValueId simplify_sum_squares(const Candidate *c) {
 /* <d, (z - mean) / deviation> is what the gradient of that normalisation needs too, channel by channel: dL/dp of a mixed
  * candidate falls out of a sum that is there anyway. */
 static ValueId dot_of_normalised(const Candidate *c) {
+  if (!c->context->sums) return NO_VALUE; /* autodiff knows no way through the sums */
   for (int32_t i = 2; i-- > 0;) {
     const GraphNode *bn = operand(c, i, OP_BN_APPLY);
     if (!bn) continue;
-    ValueId sums = simplified(c->graph, OP_BN_GRAD_SUMS, (ValueId[]){c->x[1 - i], bn->operands[0], bn->operands[1]}, 3, NULL);
-    return simplified(c->graph, OP_ROW_SUM, &sums, 1, &(Attributes){.index = 1});
+    ValueId sums = simplified(c->context, OP_BN_GRAD_SUMS, (ValueId[]){c->x[1 - i], bn->operands[0], bn->operands[1]}, 3, NULL);
+    return simplified(c->context, OP_ROW_SUM, &sums, 1, &(Attributes){.index = 1});
   }
   return NO_VALUE;
 }
@@ -101,7 +110,7 @@ static ValueId simplify_row_sum(const Candidate *c) {
   const GraphNode *scaled = operand(c, 0, OP_SCALE);
   if (!scaled) return NO_VALUE;
   const ValueId *x = scaled->operands;
-  return binary(c, OP_MUL, simplified(c->graph, OP_ROW_SUM, &x[0], 1, c->attributes), x[1]);
+  return binary(c, OP_MUL, simplified(c->context, OP_ROW_SUM, &x[0], 1, c->attributes), x[1]);
 }
 
 /* <a s, b> = <a, b> s; a common reshape of both does not matter; <a, a> = |a|^2 */
@@ -134,7 +143,7 @@ static ValueId simplify_shift(const Candidate *c) {
   return undone ? inner->operands[0] : NO_VALUE;
 }
 
-/* A concatenation inside another gives its parts to it. */
+/* A concatenation inside another gives its parts to it, while they are not too many: a text can double them line by line. */
 static ValueId simplify_concat(const Candidate *c) {
   VECTOR(ValueId) parts = {0};
   for (int32_t i = 0; i < c->count; i++) {
@@ -142,8 +151,9 @@ static ValueId simplify_concat(const Candidate *c) {
     for (int32_t k = 0; inner && k < inner->operand_count; k++) vector_push(&parts, inner->operands[k]);
     if (!inner) vector_push(&parts, c->x[i]);
   }
-  ValueId flat =
-      (int32_t)parts.count == c->count ? NO_VALUE : simplified(c->graph, OP_CONCAT, parts.data, (int32_t)parts.count, NULL);
+  ValueId flat = (int32_t)parts.count == c->count || parts.count > MOST_PARTS
+                     ? NO_VALUE
+                     : simplified(c->context, OP_CONCAT, parts.data, (int32_t)parts.count, NULL);
   vector_free(&parts);
   return flat;
 }
@@ -152,7 +162,7 @@ static ValueId simplify_concat(const Candidate *c) {
  */
 static ValueId simplify_slice(const Candidate *c) {
   const GraphNode *concat = operand(c, 0, OP_CONCAT);
-  if (!concat) return NO_VALUE;
+  if (!concat || concat->operand_count > MOST_PARTS) return NO_VALUE;
   const ValueId *x = concat->operands;
   int32_t count = concat->operand_count, from = 0, end = c->attributes->begin + c->attributes->count;
   VECTOR(ValueId) parts = {0};
@@ -161,10 +171,10 @@ static ValueId simplify_slice(const Candidate *c) {
     int32_t first = c->attributes->begin > from ? c->attributes->begin - from : 0;
     int32_t last = end < from + channels ? end - from : channels;
     if (first < last)
-      vector_push(&parts, simplified(c->graph, OP_SLICE, &x[i], 1, &(Attributes){.begin = first, .count = last - first}));
+      vector_push(&parts, simplified(c->context, OP_SLICE, &x[i], 1, &(Attributes){.begin = first, .count = last - first}));
     from += channels;
   }
-  ValueId slice = simplified(c->graph, OP_CONCAT, parts.data, (int32_t)parts.count, NULL);
+  ValueId slice = simplified(c->context, OP_CONCAT, parts.data, (int32_t)parts.count, NULL);
   vector_free(&parts);
   return slice;
 }
@@ -187,24 +197,35 @@ static ValueId rewrite(const Candidate *c) {
   }
 }
 
-static ValueId simplified(Graph *graph, OpCode op, const ValueId *x, int32_t count, const Attributes *attributes) {
-  Candidate candidate = {graph, op, x, count, attributes};
+static ValueId simplified(const Context *context, OpCode op, const ValueId *x, int32_t count, const Attributes *attributes) {
+  Candidate candidate = {context, context->graph, op, x, count, attributes};
   ValueId simpler = count > 0 ? rewrite(&candidate) : NO_VALUE;
-  return simpler != NO_VALUE ? simpler : graph_emit(graph, op, x, count, attributes);
+  return simpler != NO_VALUE ? simpler : graph_emit(context->graph, op, x, count, attributes);
 }
 
 static ValueId emit_simplified(void *context, Graph *out, const Graph *in, ValueId value, const ValueId *operands) {
-  (void)context;
   const GraphNode *node = graph_node(in, value);
-  return simplified(out, node->op, operands, node->operand_count, node->attributes);
+  Context *c = context;
+  c->graph = out;
+  return simplified(c, node->op, operands, node->operand_count, node->attributes);
+}
+
+static Graph *simplify_once(const Graph *graph) {
+  bool sums = false, marks = false;
+  for (size_t v = 0; v < graph->nodes.count; v++) {
+    sums |= graph->nodes.data[v].op == OP_BN_GRAD_SUMS;
+    marks |= graph->nodes.data[v].op == OP_GRADIENT;
+  }
+  Context context = {.sums = sums && !marks};
+  return graph_copy(graph, emit_simplified, &context);
 }
 
 Graph *pass_simplify(const Graph *graph) {
   /* A rewrite leaves the values that it replaced without users, and may open the way for another one further up. */
-  Graph *before = graph_copy(graph, emit_simplified, NULL), *after = graph_copy(before, emit_simplified, NULL);
+  Graph *before = simplify_once(graph), *after = simplify_once(before);
   while (after->nodes.count != before->nodes.count) {
     before = after;
-    after = graph_copy(before, emit_simplified, NULL);
+    after = simplify_once(before);
   }
   return after;
 }

@@ -18,7 +18,7 @@ typedef struct Sums {
   Graph *out;
   int32_t *uses;
   ValueId *user;        /* of a value with one use */
-  ValueId *root, *mask; /* of an addition, or a ReLU's gradient, inside a tree; root NO_VALUE: outside */
+  ValueId *root, *mask; /* of an addition, or the ReLU's gradient of one, in a tree; root NO_VALUE: in none */
   int32_t *terms;       /* of each value the first of the Terms that can be added once it is there; -1: none */
   VECTOR(Term) all;
   ValueId *sum; /* of each root, in `out`: of the terms so far */
@@ -52,9 +52,9 @@ static void find_trees(Sums *s) {
     if (is_addition(s->in, v)) {
       s->root[v] = inside ? s->root[user] : v;
       s->mask[v] = inside ? s->mask[user] : NO_VALUE;
-    } else if (node->op == OP_RELU_GRAD && inside && s->mask[user] == NO_VALUE && s->uses[node->operands[0]] == 1 &&
-               is_addition(s->in, node->operands[0])) {
-      s->root[v] = s->root[user];
+    } else if (node->op == OP_RELU_GRAD && s->uses[node->operands[0]] == 1 && is_addition(s->in, node->operands[0]) &&
+               (!inside || s->mask[user] == NO_VALUE)) {
+      s->root[v] = inside ? s->root[user] : v;
       s->mask[v] = node->operands[1];
     }
   }

@@ -34,8 +34,13 @@ static Axis axis_of(int64_t in, int64_t out, int64_t kernel, int64_t stride, int
 }
 
 BlockPlane block_plane(LoopKernel *k, const ConvSpec *s, int64_t band) {
-  Axis y = axis_of(s->in.height - s->shift_y, s->out.height, s->kernel_y, s->stride_y, s->dilation, s->pad_y);
-  Axis x = axis_of(s->in.width - s->shift_x, s->out.width, s->kernel_x, s->stride_x, s->dilation, s->pad_x);
+  return block_plane_dilated(k, s, band, s->dilation, s->dilation, "plane");
+}
+
+BlockPlane block_plane_dilated(LoopKernel *k, const ConvSpec *s, int64_t band, int64_t dilation_y, int64_t dilation_x,
+                               const char *name) {
+  Axis y = axis_of(s->in.height - s->shift_y, s->out.height, s->kernel_y, s->stride_y, dilation_y, s->pad_y);
+  Axis x = axis_of(s->in.width - s->shift_x, s->out.width, s->kernel_x, s->stride_x, dilation_x, s->pad_x);
   BlockPlane p = {.s = *s, .height = y.size, .width = x.size, .pitch = block_pitch(k, s->in.channels)};
   p.top = y.first, p.bottom = y.end;
   p.left = x.first, p.right = x.end;
@@ -43,7 +48,7 @@ BlockPlane block_plane(LoopKernel *k, const ConvSpec *s, int64_t band) {
   p.stride_y = y.stride, p.stride_x = x.stride;
   p.dilation_y = y.dilation, p.dilation_x = x.dilation;
   p.ring = (band - 1) * p.stride_y + (s->kernel_y - 1) * p.dilation_y + 1;
-  p.array = loop_shared(k, "plane", (p.ring + 1) * p.width * p.pitch);
+  p.array = loop_shared(k, name, (p.ring + 1) * p.width * p.pitch);
   return p;
 }
 

@@ -3,7 +3,7 @@
  * queues of the second-level cache. The moments of a band are added in f32 and then to the task's totals in f64. */
 #include "kernels/cpu/conv_block_private.h"
 
-enum { PRODUCT_STEPS = 8 /* input channels between prefetches */ };
+enum { PRODUCT_STEPS = 8 /* input channels between prefetches */, PREFETCH_MOST = 32 /* lines at once */ };
 
 /* Where a tile stands: its first output channel and pixel. */
 typedef struct Tile {
@@ -29,7 +29,7 @@ static LoopValue line_index(LoopKernel *k, const BlockPrefetch *f, LoopValue lin
 }
 
 void block_prefetch_step(LoopKernel *k, const BlockPrefetch *f, LoopValue step, int64_t steps) {
-  int64_t lines = f->pixels * ceil_divide(f->channels, BLOCK_LINE), each = ceil_divide(lines, steps);
+  int64_t lines = f->pixels * ceil_divide(f->channels, BLOCK_LINE), each = build_min(ceil_divide(lines, steps), PREFETCH_MOST);
   LoopValue i = loop_unroll(k, 0, each, 1);
   LoopValue line = AT(k, 0, {step, each}, {i, 1});
   LoopValue at = line_index(k, f, line);

@@ -27,8 +27,8 @@ LoopValue conv_read(LoopKernel *k, const Prologue *prologue, ConvInput input, Lo
 ConvSpec conv_flatten(const ConvSpec *spec) {
   ConvSpec flat = *spec;
   if (!conv_is_plain(spec)) return flat;
-  int32_t pixels = spec->in.height * spec->in.width, width = 1;
-  for (int32_t w = 1; w <= 64 && w <= pixels; w++)
+  int32_t pixels = spec->in.height * spec->in.width, width = 1, most = spec->in.channels + spec->out.channels <= 64 ? 64 : 32;
+  for (int32_t w = 1; w <= most && w <= pixels; w++)
     if (pixels % w == 0) width = w;
   flat.in.height = flat.out.height = pixels / width;
   flat.in.width = flat.out.width = width;

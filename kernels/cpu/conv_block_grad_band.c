@@ -109,8 +109,8 @@ static void sum_prefetch(LoopKernel *k, const BlockGrad *g, const SumTile *t, Ba
   BlockPrefetch next[2];
   next_band(k, g, band, next);
   for (int i = 0; i < 2; i++) { /* where there are more steps than lines, some in a row prefetch the same one */
-    int64_t lines = next[i].pixels * ((next[i].channels + BLOCK_LINE - 1) / BLOCK_LINE),
-            again = steps > lines ? steps / lines : 1;
+    int64_t lines = next[i].pixels * ((next[i].channels + BLOCK_LINE - 1) / BLOCK_LINE);
+    int64_t again = steps > lines ? steps / lines : 1;
     LoopValue divisor = loop_int(k, again);
     LoopValue share = loop_op2(k, LOOP_IDIV, number, divisor);
     block_prefetch_step(k, &next[i], share, steps / again);

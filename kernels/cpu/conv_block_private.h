@@ -54,6 +54,9 @@ typedef struct BlockPlane {
 
 /* `band`: output rows a band; the plane holds the rows that one band reads. */
 BlockPlane block_plane(LoopKernel *k, const ConvSpec *s, int64_t band);
+/* The same with a dilation for each axis instead of the spec's; `name`: of the array. */
+BlockPlane block_plane_dilated(LoopKernel *k, const ConvSpec *s, int64_t band, int64_t dilation_y, int64_t dilation_x,
+                               const char *name);
 /* Zeros outside the image; once a task, as staging never writes there. */
 void block_plane_clear(LoopKernel *k, const BlockPlane *p);
 /* Through the prologue, the rows that the band of output rows y .. y+band-1 adds to those before it. */

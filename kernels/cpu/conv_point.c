@@ -168,7 +168,10 @@ static void clear_between(LoopKernel *k, const ConvSpec *s, int32_t dx, LoopValu
   LoopValue row = AT(k, s->shift_y, {y, s->stride_y});
   LoopValue at = AT(k, 0, {image, s->in.height * line}, {row, line});
   clear_pixels(k, s, dx, at, 0, s->shift_x, 1);
-  for (int32_t i = 1; i < s->stride_x; i++) clear_pixels(k, s, dx, at, s->shift_x + i, after, s->stride_x);
+  LoopValue i = build_for(k, 1, s->stride_x, 1);
+  LoopValue beside = AT(k, 0, {at, 1}, {i, s->in.stride});
+  clear_pixels(k, s, dx, beside, s->shift_x, after - 1, s->stride_x);
+  loop_end(k);
   clear_pixels(k, s, dx, at, after, s->in.width, 1);
   LoopValue from = AT(k, 1, {row, 1}), next = AT(k, s->stride_y, {row, 1}), height = loop_int(k, s->in.height);
   LoopValue below = loop_op2(k, LOOP_IMIN, next, height);

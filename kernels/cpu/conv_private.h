@@ -22,7 +22,8 @@ static inline bool conv_is_plain(const ConvSpec *s) { /* one pixel in, one pixel
          !s->shift_x;
 }
 
-/* A plain convolution sees an image as rows of up to 64 pixels, whatever its sides. */
+/* A plain convolution sees an image as rows of up to 64 pixels, whatever its sides; of 32, where 64 pixels of both tensors would
+ * fill the first-level cache. */
 ConvSpec conv_flatten(const ConvSpec *spec);
 
 /* The input rows that one output row reads, staged with their halo: (ky, width, in channels). */
@@ -38,7 +39,7 @@ bool conv_is_point(const ConvSpec *spec);
 LoopKernel *conv_point_forward(const ConvSpec *spec, Arena *arena);
 LoopKernel *conv_point_grad_input(const ConvSpec *spec, Arena *arena);
 
-/* depthwise.c */
+/* depthwise.c, depthwise_grad_input.c */
 LoopKernel *depthwise_forward(const ConvSpec *spec, Arena *arena);
 LoopKernel *depthwise_grad_input(const ConvSpec *spec, Arena *arena);
 LoopKernel *depthwise_grad_weight(const ConvSpec *spec, Arena *arena);

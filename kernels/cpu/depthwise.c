@@ -1,6 +1,6 @@
-/* Depthwise convolutions: lanes run over channels. Forward, and the input's gradient at stride 1, which is a convolution with the
- * flipped kernel, go band by band over a staged plane. The other gradients do a vector of channels at a time: its image is
- * staged into scratch, through the prologue and with its halo as zeros, so that the tap loops know no border. */
+/* Depthwise convolutions, forward and the weight's gradient: lanes run over channels. Forward goes band by band over a staged
+ * plane. The gradient does a vector of channels at a time: its image is staged into scratch, through the prologue and with its
+ * halo as zeros, so that the tap loops know no border, and the sums of all taps stay in registers. */
 #include "kernels/cpu/conv_block_private.h"
 
 /* ---- over a staged plane ---- */
@@ -46,42 +46,6 @@ LoopKernel *depthwise_forward(const ConvSpec *s, Arena *arena) {
   int32_t w = loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32), y = loop_buffer(k, "y", LOOP_OUT, LOOP_ELEMENT_F32);
   int32_t partial = s->moments ? loop_buffer(k, "partial", LOOP_OUT, LOOP_ELEMENT_F32) : -1;
   convolve(k, s, input, w, y, partial);
-  return k;
-}
-
-/* flipped[tap] = w[taps - 1 - tap] */
-static void flip(LoopKernel *k, const ConvSpec *s, int32_t w, int32_t flipped) {
-  int64_t taps = (int64_t)s->kernel_y * s->kernel_x, channels = s->in.channels;
-  BlockLoop blocks[3];
-  int count = build_blocks(channels, k->lanes, 1, blocks);
-  for (int b = 0; b < count; b++) {
-    LoopValue tap = build_for(k, 0, taps, 1);
-    LoopValue c = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
-    LoopValue from = AT(k, (taps - 1) * channels, {tap, -channels}, {c, 1});
-    LoopValue lanes = loop_int(k, blocks[b].count);
-    LoopValue value = loop_load_lanes(k, w, from, lanes, 0);
-    LoopValue to = AT(k, 0, {tap, channels}, {c, 1});
-    loop_store_lanes(k, flipped, to, value, lanes);
-    loop_end(k);
-    loop_end(k);
-  }
-}
-
-/* At stride 1 the input's gradient is the convolution of dy with the flipped kernel. */
-static LoopKernel *gather(const ConvSpec *spec, Arena *arena) {
-  ConvSpec mirror = *spec;
-  mirror.in = spec->out;
-  mirror.out = spec->in;
-  mirror.prologue = (Prologue){false, false};
-  mirror.moments = false;
-  mirror.pad_y = spec->dilation * (spec->kernel_y - 1) - spec->pad_y;
-  mirror.pad_x = spec->dilation * (spec->kernel_x - 1) - spec->pad_x;
-  LoopKernel *k = loop_new(arena, "depthwise_grad_input", spec->target.lanes);
-  ConvInput input = conv_input(k, &mirror.prologue);
-  int32_t w = loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32), dx = loop_buffer(k, "dx", LOOP_OUT, LOOP_ELEMENT_F32);
-  int32_t flipped = loop_shared(k, "flipped", (int64_t)spec->kernel_y * spec->kernel_x * spec->in.channels);
-  flip(k, spec, w, flipped);
-  convolve(k, &mirror, input, flipped, dx, -1);
   return k;
 }
 
@@ -155,74 +119,6 @@ static Taps taps_begin(LoopKernel *k, const ConvSpec *s) {
 static void taps_end(LoopKernel *k) {
   loop_end(k);
   loop_end(k);
-}
-
-/* One pixel's gradient goes to every tap's place in the staged image. */
-static void scatter(LoopKernel *k, const Depthwise *d, int32_t dy, int32_t w, LoopValue image, LoopValue c, int32_t count) {
-  const ConvSpec *s = d->s;
-  LoopValue y = build_for(k, 0, s->out.height, 1);
-  LoopValue x = build_for(k, 0, s->out.width, 1);
-  int64_t pixel = s->out.stride, line = s->out.width * pixel;
-  LoopValue from = AT(k, 0, {image, s->out.height * line}, {y, line}, {x, pixel}, {c, 1});
-  LoopValue lanes = loop_int(k, count);
-  LoopValue all = loop_int(k, k->lanes);
-  LoopValue gradient = loop_load_lanes(k, dy, from, lanes, 0);
-  LoopValue corner = AT(k, 0, {y, s->stride_y * d->width * k->lanes}, {x, (int64_t)s->stride_x * k->lanes});
-  Taps t = taps_begin(k, s);
-  LoopValue at = AT(k, 0, {t.tap, s->in.channels}, {c, 1});
-  LoopValue weight = loop_load_lanes(k, w, at, lanes, 0);
-  LoopValue to = AT(k, 0, {corner, 1}, {t.ky, s->dilation * d->width * k->lanes}, {t.kx, (int64_t)s->dilation * k->lanes});
-  LoopValue old = loop_load_lanes(k, d->staged, to, all, 0);
-  LoopValue sum = loop_op3(k, LOOP_FMA, gradient, weight, old);
-  loop_store_lanes(k, d->staged, to, sum, all);
-  taps_end(k);
-  loop_end(k);
-  loop_end(k);
-}
-
-static void copy_inside(LoopKernel *k, const Depthwise *d, int32_t dx, LoopValue image, LoopValue c, int32_t count) {
-  const ConvSpec *s = d->s;
-  LoopValue zero = loop_f32(k, 0);
-  LoopValue y = build_for(k, 0, s->in.height, 1);
-  LoopValue x = build_for(k, 0, s->in.width, 1);
-  int64_t pixel = s->in.stride, line = s->in.width * pixel;
-  LoopValue to = AT(k, 0, {image, s->in.height * line}, {y, line}, {x, pixel}, {c, 1});
-  LoopValue lanes = loop_int(k, count);
-  loop_store_lanes(k, dx, to, zero, lanes);
-  loop_end(k);
-  loop_end(k);
-  LoopValue row = build_for(k, 0, s->in.height - s->shift_y, 1);
-  LoopValue column = build_for(k, 0, s->in.width - s->shift_x, 1);
-  LoopValue from = AT(k, (s->pad_y * d->width + s->pad_x) * k->lanes, {row, d->width * k->lanes}, {column, k->lanes});
-  LoopValue all = loop_int(k, k->lanes);
-  LoopValue value = loop_load_lanes(k, d->staged, from, all, 0);
-  LoopValue target =
-      AT(k, s->shift_y * line + s->shift_x * pixel, {image, s->in.height * line}, {row, line}, {column, pixel}, {c, 1});
-  LoopValue inside = loop_int(k, count);
-  loop_store_lanes(k, dx, target, value, inside);
-  loop_end(k);
-  loop_end(k);
-}
-
-LoopKernel *depthwise_grad_input(const ConvSpec *s, Arena *arena) {
-  if (s->stride_y == 1 && s->stride_x == 1 && !s->shift_y && !s->shift_x) return gather(s, arena);
-  LoopKernel *k = loop_new(arena, "depthwise_grad_input", s->target.lanes);
-  int32_t dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32);
-  int32_t w = loop_buffer(k, "w", LOOP_IN, LOOP_ELEMENT_F32);
-  int32_t dx = loop_buffer(k, "dx", LOOP_OUT, LOOP_ELEMENT_F32);
-  Depthwise d = depthwise_new(k, s);
-  LoopValue image = build_images(k, s->images);
-  BlockLoop blocks[3];
-  int count = build_blocks(s->in.channels, k->lanes, 1, blocks);
-  for (int b = 0; b < count; b++) {
-    LoopValue c = build_for(k, blocks[b].from, blocks[b].below, blocks[b].step);
-    clear(k, &d, 0, d.height, 0, d.width);
-    scatter(k, &d, dy, w, image, c, blocks[b].count);
-    copy_inside(k, &d, dx, image, c, blocks[b].count);
-    loop_end(k);
-  }
-  loop_end(k);
-  return k;
 }
 
 static void weight_taps(LoopKernel *k, const Depthwise *d, int32_t acc, int32_t dy, LoopValue image, LoopValue c, int32_t count) {

@@ -97,7 +97,7 @@ static void join_columns(const Pool *p, const PoolRow *row, LoopValue x, int32_t
   LoopValue whole = loop_int(k, k->lanes), nothing = loop_int(k, 0);
   LoopValue base = plane_index(k, &s->out, row->image, row->y, nothing, nothing);
   LoopValue shift = p->partial < 0 ? LOOP_NONE : loop_load_lanes(k, p->shift, c, whole, 0);
-  LoopValue column[(POOL_PIXELS - 1) * POOL_SMALL + POOL_SMALL];
+  LoopValue column[POOL_PIXELS * POOL_SMALL];
   int32_t loaded = 0;
   for (int32_t j = 0; j < size; j++) {
     LoopValue value = LOOP_NONE;

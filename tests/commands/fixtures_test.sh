@@ -20,6 +20,14 @@ for level in "${levels[@]}"; do
   "$check_fixtures" --backend=cpu --cpu="$level" "${fixtures[@]}"
 done
 
+# With each way of fusing left out, and generated weights made in each way.
+for pattern in conv_block conv_block_grad moments prologue map accumulate place descend run all; do
+  "$check_fixtures" --backend=cpu --no-fuse=$pattern "$top"/tests/oracle/fixtures/*.safetensors
+done
+for form in horizontal vertical hoisted none; do
+  "$check_fixtures" --backend=cpu --fuse-generate=$form "$top"/tests/oracle/fixtures/*.safetensors
+done
+
 # CUDA text on the emulator, of the project's own small fixtures.
 if [ -e "${ADWP_BUILD:-$top/build}/libadwp_cuda_emulator.so" ]; then
   "$check_fixtures" --backend=cuda-emulator "$top"/tests/oracle/fixtures/*.safetensors

@@ -6,7 +6,7 @@
 refuses 2 'Usage: adwp COMMAND' adwp
 refuses 2 'no command .serch' adwp serch
 refuses 2 'no command .serch' adwp help serch
-for command in check emit search eval profile; do
+for command in check emit opt run-ir search eval profile; do
   refuses 2 "adwp $command: which" adwp "$command"
   refuses 2 'unrecognized option' adwp "$command" --no-such-option
   adwp "$command" --help >help.txt || fail "$command --help"
@@ -14,7 +14,7 @@ for command in check emit search eval profile; do
   adwp help "$command" | cmp - help.txt || fail "help $command and $command --help differ"
 done
 adwp help >help.txt
-for command in check search eval emit profile version; do
+for command in check search eval emit opt run-ir profile version; do
   grep -q "^  $command " help.txt || fail "help does not name $command"
 done
 adwp version | grep -qE '^adwp [0-9]+\.[0-9]+\.[0-9]+$' || fail "version"
@@ -25,7 +25,7 @@ refuses 2 'KEY=VALUE' adwp check "$small" --set search.train
 refuses 2 'whole number' adwp profile "$small" --step=train_step --threads=0
 refuses 2 'whole number' adwp profile "$small" --step=train_step --threads=two
 refuses 2 'whole number' adwp profile "$small" --step=train_step --steps=99999999999999999999
-refuses 2 'is spec, graph' adwp emit "$small" --stage=grahp
+refuses 2 'is spec, lower, autodiff' adwp emit "$small" --stage=grahp
 refuses 2 'is train_step' adwp emit "$small" --stage=graph --step=training
 refuses 2 'into which folder' adwp search "$small"
 refuses 2 'one folder' adwp search "$small" -o run --resume run

@@ -16,6 +16,7 @@
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -62,43 +63,119 @@ static const char *const flags[] = {
 enum { UNIT_BYTES = 48 * 1024, MOST_JOBS = 16, MOST_ARGUMENTS = 48, FLAGS = sizeof flags / sizeof *flags };
 
 static VECTOR(Kernel *) kernels; /* all that were ever added */
+static VECTOR(Module *) modules; /* those that are loaded */
 
 /* ---- texts ---- */
 
-/* Reads the name behind KERNEL( and the types of the parameters in ENTRY(name, ARG(0, type), ...). */
-static bool read_text(Kernel *kernel) {
-  const char *name = strstr(kernel->text, "KERNEL("), *entry = strstr(kernel->text, "ENTRY(");
-  if (!name || !entry) return false;
-  name += strlen("KERNEL(");
+/* Copies the name at `at`, if it is one that fits. */
+static bool read_name(const char *at, char *name, size_t size) {
   size_t length = 0;
-  while (isalnum((unsigned char)name[length]) || name[length] == '_') length++;
-  if (!length || length >= sizeof kernel->symbol) return false;
-  memcpy(kernel->symbol, name, length);
-  kernel->symbol[length] = 0;
+  while (isalnum((unsigned char)at[length]) || at[length] == '_') length++;
+  if (!length || length >= size) return false;
+  memcpy(name, at, length);
+  name[length] = 0;
+  return true;
+}
+
+/* Reads the name behind KERNEL( and the types of the parameters in ENTRY(name, ARG(0, type), ..., BATCH(n)). */
+static bool read_kernel(Kernel *kernel) {
+  const char *name = strstr(kernel->text, "KERNEL("), *entry = strstr(kernel->text, "ENTRY(");
+  if (!name || !entry || !read_name(name + strlen("KERNEL("), kernel->symbol, sizeof kernel->symbol)) return false;
   for (const char *at = entry; (at = strstr(at, "ARG(")); at += 4) {
     if (kernel->parameters == KERNEL_MOST_PARAMETERS) return false;
     const char *close = strchr(at, ')'), *star = strchr(at, '*');
     if (!close) return false;
     kernel->parameter_bytes[kernel->parameters++] = star && star < close ? 8 : 4;
   }
+  if (!strstr(entry, "BATCH(")) return true;
+  if (kernel->parameters == KERNEL_MOST_PARAMETERS) return false;
+  kernel->parameter_bytes[kernel->parameters++] = 4;
   return true;
 }
 
-Kernel *compile_add(const char *text, Err *err) {
-  const HashName key = hash_name(text, strlen(text));
-  for (size_t i = 0; i < kernels.count; i++)
-    if (!strcmp(kernels.data[i]->key.hex, key.hex)) return kernels.data[i];
-  Kernel *kernel = memory_alloc(sizeof *kernel);
-  kernel->key = key;
-  kernel->text = strdup(text);
-  if (!kernel->text || !read_text(kernel)) {
-    free(kernel->text);
-    free(kernel);
-    err_set(err, "the image is no kernel's text: it has no KERNEL(name, ...) and ENTRY(name, ...)");
-    return NULL;
+/* GROUP(name, threads, RUNS(0, kernel, threads) ...): bodies are kernels of the same module, which stand before it. */
+static bool read_group(Kernel *group, const Module *module) {
+  const char *threads = strchr(group->text, ',');
+  if (!threads || !read_name(group->text + strlen("GROUP("), group->symbol, sizeof group->symbol)) return false;
+  group->threads = atoi(threads + 1);
+  group->parameters = GROUP_PARAMETERS;
+  for (int i = 0; i < GROUP_PARAMETERS; i++) group->parameter_bytes[i] = 8;
+  for (const char *at = threads; (at = strstr(at, "RUNS(")); at += 5) {
+    char symbol[sizeof group->symbol];
+    const char *name = strchr(at, ',');
+    if (!name || (size_t)atoi(at + strlen("RUNS(")) != group->bodies.count || !read_name(name + 2, symbol, sizeof symbol))
+      return false;
+    Kernel *body = NULL;
+    for (size_t i = 0; i < module->kernels.count && !body; i++)
+      if (!strcmp(module->kernels.data[i]->symbol, symbol)) body = module->kernels.data[i];
+    if (!body) return false;
+    vector_push(&group->bodies, body);
   }
-  vector_push(&kernels, kernel);
-  return kernel;
+  return group->bodies.count > 0;
+}
+
+static Kernel *find_kernel(const HashName *key) {
+  for (size_t i = 0; i < kernels.count; i++)
+    if (!strcmp(kernels.data[i]->key.hex, key->hex)) return kernels.data[i];
+  return NULL;
+}
+
+static bool add_kernel(Module *module, const char *text, size_t length, bool group) {
+  const HashName key = hash_name(text, length);
+  Kernel *kernel = find_kernel(&key);
+  if (!kernel) {
+    kernel = memory_alloc(sizeof *kernel);
+    kernel->key = key;
+    kernel->text = memory_alloc(length + 1);
+    memcpy(kernel->text, text, length);
+    if (!(group ? read_group(kernel, module) : read_kernel(kernel))) {
+      vector_free(&kernel->bodies);
+      free(kernel->text);
+      free(kernel);
+      return false;
+    }
+    vector_push(&kernels, kernel);
+  }
+  vector_push(&module->kernels, kernel);
+  return true;
+}
+
+/* The next line that begins with one of the words; null: none. */
+static const char *next_kernel(const char *text, bool *group) {
+  for (const char *line = text; line; line = strchr(line, '\n')) {
+    if (*line == '\n') line++;
+    *group = !strncmp(line, "GROUP(", strlen("GROUP("));
+    if (*group || !strncmp(line, "KERNEL(", strlen("KERNEL("))) return line;
+  }
+  return NULL;
+}
+
+/* What stands before the first kernel belongs to it. */
+Module *compile_add(const char *text, Err *err) {
+  Module *module = memory_alloc(sizeof *module);
+  bool group = false, next_group = false, good = true;
+  const char *first = next_kernel(text, &group);
+  for (const char *at = text, *line = first ? first : text; at && good; group = next_group) {
+    const char *end = strchr(line, '\n');
+    const char *next = end ? next_kernel(end, &next_group) : NULL;
+    size_t length = group && end ? (size_t)(end - at) : next ? (size_t)(next - at) : strlen(at);
+    good = add_kernel(module, at, length, group);
+    at = line = next;
+  }
+  vector_push(&modules, module);
+  if (good && module->kernels.count) return module;
+  compile_forget(module);
+  err_set(err, "the image is no kernel's text: it has no KERNEL(name, ...) and ENTRY(name, ...)");
+  return NULL;
+}
+
+void compile_forget(Module *module) {
+  size_t at = 0;
+  while (at < modules.count && modules.data[at] != module) at++;
+  if (at == modules.count) return;
+  modules.data[at] = modules.data[--modules.count];
+  vector_free(&module->kernels);
+  free(module);
 }
 
 /* ---- units ---- */
@@ -182,9 +259,13 @@ static void write_unit(Work *work, Unit *unit, size_t number) {
   if (!unit->cached) snprintf(unit->object, sizeof unit->object, "%s/%zu.so", work->folder, number);
 }
 
+static bool is_fresh(const Kernel *kernel) {
+  return !kernel->entry && !kernel->bodies.count;
+}
+
 static void share_out(Work *work) {
   for (size_t i = 0; i < kernels.count; i++)
-    if (!kernels.data[i]->entry) vector_push(&work->fresh, kernels.data[i]);
+    if (is_fresh(kernels.data[i])) vector_push(&work->fresh, kernels.data[i]);
   size_t bytes = UNIT_BYTES;
   for (size_t i = 0; i < work->fresh.count; i++) {
     if (bytes >= UNIT_BYTES) {
@@ -299,7 +380,7 @@ static void clean_up(Work *work) {
 
 bool compile_all(bool *no_compiler, Err *err) {
   size_t fresh = 0;
-  for (size_t i = 0; i < kernels.count; i++) fresh += !kernels.data[i]->entry;
+  for (size_t i = 0; i < kernels.count; i++) fresh += is_fresh(kernels.data[i]);
   if (!fresh) return true;
   Work work = {.err = err, .no_compiler = no_compiler};
   bool ok = set_up(&work);

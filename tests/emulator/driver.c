@@ -257,29 +257,36 @@ EMULATOR_EXPORT CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, si
   return result;
 }
 
-/* ---- modules and launches: a module is its one kernel ---- */
+/* ---- modules and launches ---- */
 
 EMULATOR_EXPORT CUresult cuModuleLoadData(CUmodule *module, const void *image) {
   if (!module || !image) return CUDA_ERROR_INVALID_VALUE;
   emulator_lock();
   Err err;
-  Kernel *kernel = compile_add(image, &err);
-  if (!kernel) emulator_remember(err.text);
-  *module = (CUmodule)(void *)kernel;
+  Module *made = compile_add(image, &err);
+  if (!made) emulator_remember(err.text);
+  *module = (CUmodule)(void *)made;
   emulator_unlock();
-  return kernel ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
+  return made ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
 }
 
 EMULATOR_EXPORT CUresult cuModuleUnload(CUmodule module) {
-  return module ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE; /* the kernel is kept for the next module of its text */
+  if (!module) return CUDA_ERROR_INVALID_HANDLE;
+  emulator_lock();
+  compile_forget((Module *)(void *)module);
+  emulator_unlock();
+  return CUDA_SUCCESS;
 }
 
 EMULATOR_EXPORT CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
-  Kernel *kernel = (Kernel *)(void *)module;
+  const Module *own = (Module *)(void *)module;
   if (!function || !module || !name) return CUDA_ERROR_INVALID_VALUE;
-  if (strcmp(kernel->symbol, name) != 0) return CUDA_ERROR_NOT_FOUND;
-  *function = (CUfunction)(void *)kernel;
-  return CUDA_SUCCESS;
+  for (size_t i = 0; i < own->kernels.count; i++) {
+    if (strcmp(own->kernels.data[i]->symbol, name) != 0) continue;
+    *function = (CUfunction)(void *)own->kernels.data[i];
+    return CUDA_SUCCESS;
+  }
+  return CUDA_ERROR_NOT_FOUND;
 }
 
 EMULATOR_EXPORT CUresult cuFuncGetAttribute(int *value, CUfunction_attribute attribute, CUfunction function) {
@@ -293,9 +300,10 @@ EMULATOR_EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, un
                                         void **parameters, void **extra) {
   if (!function || !parameters || extra || !grid_x || grid_x > 0x7fffffff || grid_y != 1 || grid_z != 1)
     return CUDA_ERROR_INVALID_VALUE;
-  if (!block_x || block_x > EMULATOR_MOST_THREADS || block_y != 1 || block_z != 1 || shared_bytes)
-    return CUDA_ERROR_INVALID_VALUE;
-  const Node node = {.kind = NODE_LAUNCH, .launch = {(Kernel *)(void *)function, grid_x, block_x, parameters}};
+  if (!block_x || block_x > EMULATOR_MOST_THREADS || block_y != 1 || block_z != 1) return CUDA_ERROR_INVALID_VALUE;
+  Kernel *kernel = (Kernel *)(void *)function; /* shared memory beyond a kernel's own arrays is a group's */
+  if (shared_bytes > (kernel->bodies.count ? EMULATOR_SHARED_BYTES : 0)) return CUDA_ERROR_INVALID_VALUE;
+  const Node node = {.kind = NODE_LAUNCH, .launch = {kernel, grid_x, block_x, parameters, shared_bytes}};
   emulator_lock();
   CUresult result = stream_submit(stream, &node);
   emulator_unlock();

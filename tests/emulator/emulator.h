@@ -59,15 +59,17 @@ double emulator_log(double x);
     name(thread, block, __VA_ARGS__);                                                                                            \
   }                                                                                                                              \
   const EmulatorEntry name##_entry = {name##_run, name##_threads};
+#define BODY(name) /* groups are run by the library */
 #define ARG(number, type) (*(type *)parameters[number])
+#define BATCH(number) (*(int *)parameters[number])
 
 #define UNROLL
 #define LOOP
-#define SHARED(type, name, count)                                                                                                \
+#define SHARED(type, name, count, at)                                                                                            \
   static _Alignas(16) type name[count];                                                                                          \
   emulator_shared(name, sizeof name, #name)
-#define SUM_SPACE_F32(threads) emulator_shared(0, 4 * ((threads) + 1), "sum_space_f32")
-#define SUM_SPACE_F64(threads) emulator_shared(0, 8 * ((threads) + 1), "sum_space_f64")
+#define SUM_SPACE_F32(threads, at) emulator_shared(0, 4 * ((threads) + 1), "sum_space_f32")
+#define SUM_SPACE_F64(threads, at) emulator_shared(0, 8 * ((threads) + 1), "sum_space_f64")
 #define BARRIER() emulator_barrier(__LINE__)
 #define BLOCK_SUM_F32(value, threads) emulator_block_sum_f32(value, threads, __LINE__)
 #define BLOCK_SUM_F64(value, threads) emulator_block_sum_f64(value, threads, __LINE__)

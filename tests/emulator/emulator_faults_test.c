@@ -46,7 +46,7 @@ static float sum_of(int i) {
 }
 
 #define ME "int i = BLOCK * 64 + THREAD;\n"
-#define SHARE "SHARED(float, s, 64);\n" ME "STORE(s, THREAD, LOAD(x, i));\n"
+#define SHARE "SHARED(float, s, 64, 0);\n" ME "STORE(s, THREAD, LOAD(x, i));\n"
 
 static const Fault faults[] = {
     {"a phase's end is gone: shared", SHARE "STORE(y, i, LOAD(s, (THREAD + 1) % 64));\n",
@@ -84,14 +84,15 @@ static const Fault faults[] = {
     {"a barrier that some do not reach", ME "STORE(y, i, 1.0f);\nif (THREAD != 5) BARRIER();\n",
      ME "STORE(y, i, 1.0f);\nBARRIER();\n", "divergent barrier: ", one},
     {"a sum that some do not reach",
-     "SUM_SPACE_F32(64);\n" ME "float v = 0.0f;\nif (THREAD < 32) v = BLOCK_SUM_F32(LOAD(x, i), 64);\nSTORE(y, i, v);\n",
-     "SUM_SPACE_F32(64);\n" ME "float v = BLOCK_SUM_F32(LOAD(x, i), 64);\nSTORE(y, i, v);\n", "divergent barrier: ", sum_of},
+     "SUM_SPACE_F32(64, 0);\n" ME "float v = 0.0f;\nif (THREAD < 32) v = BLOCK_SUM_F32(LOAD(x, i), 64);\nSTORE(y, i, v);\n",
+     "SUM_SPACE_F32(64, 0);\n" ME "float v = BLOCK_SUM_F32(LOAD(x, i), 64);\nSTORE(y, i, v);\n", "divergent barrier: ", sum_of},
     {"an index past a shared array", SHARE "BARRIER();\nSTORE(y, i, LOAD(s, THREAD + 1));\n",
      SHARE "BARRIER();\nSTORE(y, i, LOAD(s, (THREAD + 1) % 64));\n", "s[64 .. 65) lies outside", next_of},
     {"an index past a shared array, after a phase",
-     "SHARED(float, s, 64);\n" ME
+     "SHARED(float, s, 64, 0);\n" ME
      "{ /* stage */\nSTORE(s, THREAD, LOAD(x, i));\n}\nBARRIER();\nSTORE(y, i, LOAD(s, THREAD + 64));\n",
-     "SHARED(float, s, 64);\n" ME "{ /* stage */\nSTORE(s, THREAD, LOAD(x, i));\n}\nBARRIER();\nSTORE(y, i, LOAD(s, THREAD));\n",
+     "SHARED(float, s, 64, 0);\n" ME
+     "{ /* stage */\nSTORE(s, THREAD, LOAD(x, i));\n}\nBARRIER();\nSTORE(y, i, LOAD(s, THREAD));\n",
      ", phase stage): s[", x_of},
     {"an index before a shared array", SHARE "BARRIER();\nSTORE(y, i, LOAD(s, THREAD - 1));\n",
      SHARE "BARRIER();\nSTORE(y, i, LOAD(s, (THREAD + 1) % 64));\n", "s[-1 .. 0) lies outside", next_of},
@@ -103,37 +104,38 @@ static const Fault faults[] = {
     {"a misaligned vector load", ME "float t[4];\nif (i < 188) LOAD_F32X4(t, 0, x, i);\nSTORE(y, i, 1.0f);\n",
      ME "float t[4];\nLOAD_F32X4(t, 0, x, i / 4 * 4);\nSTORE(y, i, t[i % 4]);\n", "misaligned access to x[", x_of},
     {"a missing WAIT",
-     "SHARED(float, s, 64);\n" ME "if (THREAD % 4 == 0) ASYNC_COPY(s, THREAD, x, i, 1);\nBARRIER();\n"
+     "SHARED(float, s, 64, 0);\n" ME "if (THREAD % 4 == 0) ASYNC_COPY(s, THREAD, x, i, 1);\nBARRIER();\n"
      "STORE(y, i, LOAD(s, (THREAD + 1) % 64));\n",
-     "SHARED(float, s, 64);\n" ME "if (THREAD % 4 == 0) ASYNC_COPY(s, THREAD, x, i, 1);\nWAIT();\nBARRIER();\n"
+     "SHARED(float, s, 64, 0);\n" ME "if (THREAD % 4 == 0) ASYNC_COPY(s, THREAD, x, i, 1);\nWAIT();\nBARRIER();\n"
      "STORE(y, i, LOAD(s, (THREAD + 1) % 64));\n",
      "was not waited for", next_of},
     {"a WAIT without a barrier",
-     "SHARED(float, s, 64);\n" ME "if (THREAD % 4 == 0) ASYNC_COPY(s, THREAD, x, i, 1);\nWAIT();\n"
+     "SHARED(float, s, 64, 0);\n" ME "if (THREAD % 4 == 0) ASYNC_COPY(s, THREAD, x, i, 1);\nWAIT();\n"
      "STORE(y, i, LOAD(s, (THREAD + 1) % 64));\n",
-     "SHARED(float, s, 64);\n" ME
+     "SHARED(float, s, 64, 0);\n" ME
      "if (THREAD % 4 == 0) ASYNC_COPY(s, THREAD, x, i, THREAD < 32);\nBARRIER();\nWAIT();\nBARRIER();\n"
      "STORE(y, i, THREAD == 63 || THREAD < 31 ? LOAD(s, (THREAD + 1) % 64) : LOAD(s, THREAD) + LOAD(x, BLOCK * 64 + (i + 1) % "
      "64));\n",
      "", NULL},
     {"products that a thread leaves out",
-     "SHARED(float, s, 256);\n" ME
+     "SHARED(float, s, 256, 0);\n" ME
      "float d[4];\nFILL(d, 0, 4, 0.0f);\nfor (int j = 0; j < 4; j++) STORE(s, THREAD * 4 + j, 1.0f);\nBARRIER();\n"
      "if (THREAD != 37) MMA_TF32(d, 0, s, 0, 8, s, 128, 8);\nBARRIER();\nSTORE(y, i, d[0] - 7.0f);\n",
-     "SHARED(float, s, 256);\n" ME
+     "SHARED(float, s, 256, 0);\n" ME
      "float d[4];\nFILL(d, 0, 4, 0.0f);\nfor (int j = 0; j < 4; j++) STORE(s, THREAD * 4 + j, 1.0f);\nBARRIER();\n"
      "MMA_TF32(d, 0, s, 0, 8, s, 128, 8);\nBARRIER();\nSTORE(y, i, d[0] - 7.0f);\n",
      "the same products", one},
     {"products at two places",
-     "SHARED(bf16, s, 512);\n" ME
+     "SHARED(bf16, s, 512, 0);\n" ME
      "float d[4];\nFILL(d, 0, 4, 0.0f);\nfor (int j = 0; j < 8; j++) STORE_BF16(s, THREAD * 8 + j, 1.0f);\nBARRIER();\n"
      "MMA_BF16(d, 0, s, 0, 16, s, THREAD == 3 ? 128 : 256, 16);\nSTORE(y, i, d[3] - 15.0f);\n",
-     "SHARED(bf16, s, 512);\n" ME
+     "SHARED(bf16, s, 512, 0);\n" ME
      "float d[4];\nFILL(d, 0, 4, 0.0f);\nfor (int j = 0; j < 8; j++) STORE_BF16(s, THREAD * 8 + j, 1.0f);\nBARRIER();\n"
      "MMA_BF16(d, 0, s, 0, 16, s, 256, 16);\nSTORE(y, i, d[3] - 15.0f);\n",
      "the same products", one},
-    {"too much shared memory", "SHARED(float, s, 8000);\nSHARED(float, t, 8000);\n" ME "STORE(s, 0 * i + THREAD, LOAD(t, 7));\n",
-     "SHARED(float, s, 8000);\n" ME "STORE(s, THREAD, 1.0f);\nSTORE(y, i, LOAD(s, THREAD));\n", "bytes of shared memory", one},
+    {"too much shared memory",
+     "SHARED(float, s, 8000, 0);\nSHARED(float, t, 8000, 0);\n" ME "STORE(s, 0 * i + THREAD, LOAD(t, 7));\n",
+     "SHARED(float, s, 8000, 0);\n" ME "STORE(s, THREAD, 1.0f);\nSTORE(y, i, LOAD(s, THREAD));\n", "bytes of shared memory", one},
 };
 enum { FAULTS = sizeof faults / sizeof *faults };
 

@@ -85,26 +85,45 @@ bool memory_is_pinned(const void *address, size_t bytes);
 
 /* ---- compile.c ---- */
 
-enum { KERNEL_MOST_PARAMETERS = 64 };
+enum { KERNEL_MOST_PARAMETERS = 128, GROUP_PARAMETERS = 3 };
 
+/* A kernel, or a group's: then `bodies` are the kernels that its blocks run, and its parameters the group's tables. */
 typedef struct Kernel {
   HashName key; /* of the text */
   char symbol[160];
   char *text;
   int parameters;
   uint8_t parameter_bytes[KERNEL_MOST_PARAMETERS];
-  const EmulatorEntry *entry; /* null: not compiled yet */
+  const EmulatorEntry *entry; /* null: not compiled yet, or a group's */
+  VECTOR(struct Kernel *) bodies;
+  int threads; /* of a group's */
 } Kernel;
 
-Kernel *compile_add(const char *text, Err *err); /* the same text: the same kernel. Null: it is no kernel's text */
-bool compile_all(bool *no_compiler, Err *err);   /* every text that was added */
+typedef struct Module { /* what an image holds */
+  VECTOR(Kernel *) kernels;
+} Module;
+
+/* Each kernel's text begins with KERNEL( at the start of a line; a line GROUP(name, threads, RUNS(0, kernel, threads) ...) is a
+ * group's. The same text: the same kernel. Null: it is no text of kernels. */
+Module *compile_add(const char *text, Err *err);
+void compile_forget(Module *module);           /* its kernels are kept for the next one that has them */
+bool compile_all(bool *no_compiler, Err *err); /* every text that was added */
 
 /* ---- launch.c: blocks and threads ---- */
+
+typedef struct GroupBlock { /* as kernels/prelude.cu has them */
+  uint32_t step, count;
+  int32_t task, unused;
+} GroupBlock;
+typedef struct GroupStep {
+  uint32_t body, argument;
+} GroupStep;
 
 typedef struct Launch {
   Kernel *kernel;
   uint32_t blocks, threads;
-  void **parameters; /* pointers to the values */
+  void **parameters;     /* pointers to the values */
+  uint32_t shared_bytes; /* of a group */
 } Launch;
 
 bool launch_run(const Launch *launch, Err *err); /* false: a fault, which `err` and the hook got */
@@ -134,6 +153,9 @@ typedef struct Thread {
 
 typedef struct Run { /* a launch under way */
   const Launch *launch;
+  const Kernel *kernel; /* of the launch, or the body that the group's block runs */
+  void **parameters;
+  int task; /* the block, or the body's task */
   uint32_t block;
   int threads, current; /* the thread that runs */
   Thread thread[EMULATOR_MOST_THREADS];

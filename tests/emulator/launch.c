@@ -68,7 +68,7 @@ uint32_t launch_block_of(uint32_t epoch) {
 /* The phase whose end is the barrier of that line: a text begins each with its name in a comment. */
 static const char *phase_before(int line, char name[64]) {
   static const char opens[] = "{ /* ";
-  const char *text = run->launch->kernel->text, *found = NULL;
+  const char *text = run->kernel->text, *found = NULL;
   name[0] = 0;
   for (const char *next; line-- > 0 && text; text = next) {
     next = strchr(text, '\n');
@@ -89,7 +89,7 @@ static void fault(int thread, const char *format, va_list arguments) {
   else
     snprintf(where, sizeof where, "before the first barrier");
   run->faulted = true;
-  err_set(run->err, "kernel %s, block %u, thread %d, %s: %s", run->launch->kernel->symbol, run->block, thread, where, what);
+  err_set(run->err, "kernel %s, block %u, thread %d, %s: %s", run->kernel->symbol, run->block, thread, where, what);
   emulator_report(run->err->text);
 }
 
@@ -117,7 +117,7 @@ static void thread_main(void) {
   for (;;) {
     Thread *thread = &run->thread[run->current];
     Fiber *fiber = thread->fiber;
-    run->launch->kernel->entry->run(run->current, (int)run->block, run->launch->parameters);
+    run->kernel->entry->run(run->current, run->task, run->parameters);
     thread->state = THREAD_DONE;
     fiber_leave(fiber);
   }
@@ -154,9 +154,10 @@ EMULATOR_EXPORT double emulator_block_sum_f64(double value, int threads, int lin
 
 EMULATOR_EXPORT void emulator_shared(void *array, int size, const char *name) {
   if (run->current == run->order[0] && run->barriers == 0) run->shared_bytes += (size_t)(size + 15) / 16 * 16;
-  if (run->shared_bytes > EMULATOR_SHARED_BYTES)
-    launch_fault("with %s the block has %zu bytes of shared memory; a GPU's kernel may have %d", name, run->shared_bytes,
-                 EMULATOR_SHARED_BYTES);
+  size_t most = run->launch->kernel->bodies.count ? run->launch->shared_bytes : EMULATOR_SHARED_BYTES;
+  if (run->shared_bytes > most)
+    launch_fault("with %s the block has %zu bytes of shared memory; %s %zu", name, run->shared_bytes,
+                 run->launch->kernel->bodies.count ? "this launch gives it" : "a GPU's kernel may have", most);
   if (array && !memory_shared(array, (size_t)size)) launch_fault("too many shared arrays: %s", name);
 }
 
@@ -248,11 +249,19 @@ static void sum_wide(void) {
 
 static void begin_block(uint32_t block) {
   run->block = block;
-  run->barriers = run->last_line = 0;
-  run->shared_bytes = 0;
   run->block_epoch = ++run->epoch;
   vector_push(&run->block_epochs, run->block_epoch);
   vector_push(&run->block_numbers, block);
+}
+
+/* A kernel on one task: shared memory holds nothing that it may rely on. */
+static void begin_kernel(const Kernel *kernel, int task, void **parameters) {
+  run->kernel = kernel;
+  run->task = task;
+  run->parameters = parameters;
+  run->threads = kernel->entry->threads;
+  run->barriers = run->last_line = 0;
+  run->shared_bytes = 0;
   memory_next_block();
   for (int i = 0; i < run->threads; i++) {
     Thread *thread = &run->thread[i];
@@ -262,8 +271,8 @@ static void begin_block(uint32_t block) {
   }
 }
 
-static bool run_block(uint32_t block) {
-  begin_block(block);
+static bool run_kernel(const Kernel *kernel, int task, void **parameters) {
+  begin_kernel(kernel, task, parameters);
   for (;;) {
     set_order();
     run_threads();
@@ -283,6 +292,51 @@ static bool run_block(uint32_t block) {
   return false;
 }
 
+/* ---- a block of a group: kernels of its own one after another, a barrier between them ---- */
+
+static bool table_fault(const char *what, uint32_t block) {
+  run->kernel = run->launch->kernel;
+  block_fault(0, "%s of block %u does not lie in an allocation of the device", what, block);
+  return false;
+}
+
+static bool run_step(const GroupStep *step, int task, const uint64_t *arguments) {
+  const Kernel *group = run->launch->kernel;
+  if (step->body >= group->bodies.count) return table_fault("the kernel", run->block);
+  const Kernel *body = group->bodies.data[step->body];
+  uint64_t values[KERNEL_MOST_PARAMETERS];
+  void *parameters[KERNEL_MOST_PARAMETERS];
+  if (!memory_holds(arguments + step->argument, (size_t)body->parameters * sizeof *arguments))
+    return table_fault("an argument", run->block);
+  memcpy(values, arguments + step->argument, (size_t)body->parameters * sizeof *values);
+  for (int i = 0; i < body->parameters; i++) parameters[i] = &values[i];
+  return run_kernel(body, task, parameters);
+}
+
+static bool run_group(uint32_t number) {
+  const GroupBlock *blocks;
+  const GroupStep *steps;
+  const uint64_t *arguments;
+  memcpy(&blocks, run->launch->parameters[0], sizeof blocks);
+  memcpy(&steps, run->launch->parameters[1], sizeof steps);
+  memcpy(&arguments, run->launch->parameters[2], sizeof arguments);
+  if (!memory_holds(blocks + number, sizeof *blocks)) return table_fault("the entry", number);
+  GroupBlock block = blocks[number];
+  if (!block.count || !memory_holds(steps + block.step, block.count * sizeof *steps)) return table_fault("a step", number);
+  for (uint32_t i = 0; i < block.count; i++) {
+    if (!run_step(&steps[block.step + i], block.task, arguments)) return false;
+    run->epoch++;
+  }
+  return true;
+}
+
+static bool run_block(uint32_t block) {
+  const Launch *launch = run->launch;
+  begin_block(block);
+  if (launch->kernel->bodies.count) return run_group(block);
+  return run_kernel(launch->kernel, (int)block, launch->parameters);
+}
+
 /* ---- a launch ---- */
 
 static uint32_t block_at(uint32_t place, uint32_t blocks, uint32_t factor, uint32_t shift) {
@@ -296,7 +350,12 @@ static uint32_t common_divisor(uint32_t a, uint32_t b) {
 }
 
 static bool fits(const Launch *launch, Err *err) {
-  int threads = launch->kernel->entry->threads;
+  const Kernel *kernel = launch->kernel;
+  int threads = kernel->entry ? kernel->entry->threads : kernel->threads;
+  for (size_t i = 0; i < kernel->bodies.count; i++)
+    if (kernel->bodies.data[i]->entry->threads > threads)
+      return err_set(err, "kernel %s of group %s has more threads than the group's %d", kernel->bodies.data[i]->symbol,
+                     kernel->symbol, threads);
   if ((int)launch->threads != threads || threads < 1 || threads > EMULATOR_MOST_THREADS)
     return err_set(err, "kernel %s is written for %d threads a block (1 .. %d), and launched with %u", launch->kernel->symbol,
                    threads, EMULATOR_MOST_THREADS, launch->threads);
@@ -311,8 +370,8 @@ bool launch_run(const Launch *launch, Err *err) {
   }
   if (run->epoch > UINT32_MAX / 2) die("more barriers than the shadow memory can tell apart");
   run->launch = launch;
+  run->kernel = launch->kernel;
   run->err = err;
-  run->threads = (int)launch->threads;
   run->check = control.check;
   run->faulted = false;
   run->launch_epoch = run->epoch + 1;

@@ -1,10 +1,12 @@
 /* Fuzzes the Graph IR: any text is refused with a message or becomes a module whose steps verify, whose print reads back to the
- * same print, and which, where it is small, runs; built again with folding and sharing it computes the same.
+ * same print, and which, where it is small, runs; built again with folding and sharing it computes the same. Every pass takes it
+ * or refuses it with a message, and leaves what verifies and reads back.
  *
  *   clang-19 -std=c11 -D_GNU_SOURCE -I. -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz/graph_fuzz.c
- * compiler/graph/[a-z]*.c \ dsl/shapes.c runtime/base/[a-z]*.c -lxxhash -lm -o graph_fuzz && ./graph_fuzz -max_total_time=60
- * CORPUS */
+ * compiler/graph/[a-z]*.c compiler/pass/{autodiff,simplify,hoist,sums,layout,manager}.c dsl/shapes.c runtime/base/[a-z]*.c
+ * -lxxhash -lm -o graph_fuzz && ./graph_fuzz -max_total_time=60 CORPUS */
 #include "compiler/graph/graph.h"
+#include "compiler/pass/pass.h"
 
 #include <math.h>
 #include <string.h>
@@ -92,6 +94,7 @@ static Graph *emit_again(const Graph *graph, ValueId *map, Arena *arena) {
     if (!type_equal(graph_type(to, map[i]), node->type)) die("value %zu has another type when it is emitted again", i);
   }
   Err err;
+  if (graph_has_layouts(graph) && !graph_set_layouts(to, &err)) die("emitted again it has no layouts: %s", err.text);
   if (!graph_verify(to, &err)) die("emitted again it does not verify: %s", err.text);
   return to;
 }
@@ -113,6 +116,17 @@ static void check_step(Graph *graph, Arena *arena) {
   interpretation_free(b);
 }
 
+/* All passes in order; one that refuses the module leaves it to the next. `begin`: with which. */
+static void check_passes(Module *module, size_t begin) {
+  for (size_t i = 0; i < PASS_COUNT; i++) {
+    int pass = (int)((begin + i) % PASS_COUNT);
+    Err err = {{0}};
+    if (!passes_run(module, &pass, 1, NULL, NULL, &err) && !err.text[0])
+      die("%s refused without a message", pass_table[pass].name);
+    check_text(module);
+  }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -123,6 +137,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (module) {
     check_text(module);
     for (size_t i = 0; i < module->steps.count; i++) check_step(module->steps.data[i], arena);
+    check_passes(module, size);
     module_free_tables(module);
   }
   arena_free(arena);

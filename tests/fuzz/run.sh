@@ -13,6 +13,12 @@ seed_corpus() { # NAME FOLDER
   graph_fuzz)
     "$adwp" emit "$small" --stage=graph >"$2/module.ir"
     for step in train_step search_step eval; do "$adwp" emit "$small" --stage=graph --step=$step >"$2/$step.ir"; done
+    for file in tests/golden/[a-z]*/*.ir; do # both halves of each
+      local seed
+      seed=$2/$(basename "$(dirname "$file")")-$(basename "$file" .ir)
+      sed '/^# after/,$d' "$file" >"$seed.ir"
+      sed '1,/^# after/d' "$file" >"$seed-after.ir"
+    done
     ;;
   loop_fuzz)
     "$adwp" emit "$small" --stage=loop --step=train_step |

@@ -14,8 +14,7 @@ static void check_gradients(Bench *b, ValueId loss, const size_t *wanted, size_t
   graph_result(forward, "loss", loss);
   Graph *clean = pass_simplify(forward); /* without the gradients below */
   for (size_t i = 0; i < count; i++)
-    graph_result(forward, arena_printf(b->arena, "grad%zu", i),
-                 graph_binary(forward, OP_GRADIENT, loss, b->values[wanted[i]]));
+    graph_result(forward, arena_printf(b->arena, "grad%zu", i), graph_binary(forward, OP_GRADIENT, loss, b->values[wanted[i]]));
   check_verified(forward);
   Err err;
   if (!pass_autodiff_ready(forward, &err)) fail_msg("%s: %s", what, err.text);
@@ -65,8 +64,8 @@ static void check_operation(OpCode op, uint64_t seed) {
 
 /* Gradients and optimizers; `correct` is constant almost everywhere; `bn_moments` is part of `bn_apply`'s rule. */
 static bool is_never_differentiated(OpCode op) {
-  static const OpCode others[] = {OP_BATCH_SUM, OP_CORRECT, OP_BN_MOMENTS, OP_SQRT,        OP_CLIP,
-                                  OP_MOMENTUM,  OP_DESCEND, OP_ADAM_MEAN,  OP_ADAM_SQUARE, OP_ADAM_STEP, OP_ROW_SUM};
+  static const OpCode others[] = {OP_BATCH_SUM, OP_CORRECT,   OP_BN_MOMENTS,  OP_SQRT,      OP_CLIP,   OP_MOMENTUM,
+                                  OP_DESCEND,   OP_ADAM_MEAN, OP_ADAM_SQUARE, OP_ADAM_STEP, OP_ROW_SUM};
   if (op_table[op].class == CLASS_LEAF || op_table[op].class == CLASS_MARK || strstr(op_table[op].text, "_grad")) return true;
   for (size_t i = 0; i < sizeof others / sizeof *others; i++)
     if (others[i] == op) return true;

@@ -147,7 +147,7 @@ Backend *backend_program(const Model *model, unsigned steps, const BackendOption
   b->base = (Backend){program_backend_free, program_backend_set,    program_backend_get,
                       program_backend_run,  program_backend_result, program_backend_parameter};
   b->channels = model->data.image.channels, b->height = model->data.image.height, b->width = model->data.image.width;
-  PipelineOptions pipeline = {.steps = steps, .threads = options->threads};
+  PipelineOptions pipeline = {.steps = steps, .threads = options->threads, .fuse = options->fuse};
   ExecutorOptions how = {.threads = options->threads};
   CudaDevice device;
   char emulator[4096] = "";

@@ -205,7 +205,8 @@ static bool build(Check *c, const char *prefix, unsigned steps) {
   const Model *model = fixture_model(spec, inputs.batch, side, c->arena, &c->err);
   if (!model) return false;
   c->classes = model->data.classes;
-  c->hoists = model->generator.activation == ACTIVATION_NONE;
+  const FuseOptions *fuse = &c->options->target.fuse;
+  c->hoists = model->generator.activation == ACTIVATION_NONE && (!fuse->forced || fuse->generate == GENERATE_HOISTED);
   c->backend = c->options->backend(model, steps, &c->options->target, &c->err);
   return c->backend != NULL;
 }
@@ -342,7 +343,8 @@ static bool check_one(const Options *options, const char *path, Arena *arena, Wo
 
 static int usage(void) {
   fprintf(stderr, "usage: check-fixtures [--backend=interpreter|cpu|cuda|cuda-emulator] [--cpu=NAME] [--threads=N]\n"
-                  "                      [--precision=fp32|tf32|bf16] [--bound=X] [--each] FIXTURE...\n");
+                  "                      [--precision=fp32|tf32|bf16] [--bound=X] [--each]\n"
+                  "                      [--no-fuse=PATTERN[,PATTERN]] [--fuse-generate=FORM] FIXTURE...\n");
   return 2;
 }
 
@@ -369,9 +371,13 @@ static bool read_options(int argc, char **argv, Options *options) {
                                         {"bound", required_argument, NULL, 'x'},
                                         {"each", no_argument, NULL, 'e'},
                                         {"precision", required_argument, NULL, 'p'},
+                                        {"no-fuse", required_argument, NULL, 'f'},
+                                        {"fuse-generate", required_argument, NULL, 'g'},
                                         {0}};
   for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
     char *end = NULL;
+    Err err = {0};
+    bool good = true;
     switch (option) {
     case 'b':
       if (!set_backend(options, optarg)) return false;
@@ -387,7 +393,13 @@ static bool read_options(int argc, char **argv, Options *options) {
       if (*end || !(options->bound > 0)) return false;
       break;
     case 'e': options->each = true; break;
+    case 'f': good = fuse_leave_out(&options->target.fuse, optarg, &err); break;
+    case 'g': good = fuse_force_generate(&options->target.fuse, optarg, &err); break;
     default: return false;
+    }
+    if (!good) {
+      fprintf(stderr, "check-fixtures: %s\n", err.text);
+      return false;
     }
   }
   return optind < argc;

@@ -3,6 +3,7 @@
 #ifndef ADWP_TESTS_ORACLE_FIXTURE_BACKEND_H
 #define ADWP_TESTS_ORACLE_FIXTURE_BACKEND_H
 
+#include "compiler/pass/fuse.h"
 #include "dsl/model.h"
 #include "runtime/base/err.h"
 
@@ -13,6 +14,7 @@ typedef struct BackendOptions {
   const char *device;    /* "cpu", "cuda", "cuda-emulator"; null: cpu */
   const char *cpu;       /* null: this machine's */
   const char *precision; /* of a GPU: "fp32", "tf32", "bf16"; null: fp32 */
+  FuseOptions fuse;
   int threads;
 } BackendOptions;
 

@@ -38,12 +38,28 @@ static void test_convolutions(void **state) {
   assert_int_equal(family_elements(FAMILY_CONV, &s, "w", 10), 0);
 }
 
+static void test_blocks(void **state) {
+  (void)state;
+  ConvBlockSpec s = {.in = {.channels = 8, .height = 4, .width = 4}, .out = {.channels = 16, .height = 4, .width = 4}};
+  s.kernel_y = s.kernel_x = 5;
+  s.stride_y = s.stride_x = 1;
+  s.prologue.relu = true;
+  expect(FAMILY_CONV_BLOCK, &s, "8x4x4 to 16x4x4 k5 relu");
+  s.pointwise = true;
+  s.gradient = BLOCK_ADD;
+  expect(FAMILY_CONV_BLOCK_GRAD, &s, "8x4x4 to 16x4x4 k1 relu add");
+  assert_int_equal(family_elements(FAMILY_CONV_BLOCK_GRAD, &s, "dn", 2), 2 * 16 * 4 * 4);
+  assert_int_equal(family_elements(FAMILY_CONV_BLOCK_GRAD, &s, "dx", 2), 2 * 8 * 4 * 4);
+}
+
 static void test_other_specs(void **state) {
   (void)state;
   PoolSpec pool = {.in = {.channels = 4, .height = 8, .width = 6}, .out = {.channels = 4, .height = 8, .width = 6}};
   pool.kernel_y = pool.kernel_x = 3;
   pool.stride_y = pool.stride_x = 1;
   expect(FAMILY_POOL, &pool, "4x8x6 k3");
+  pool.bn = pool.add = true;
+  expect(FAMILY_POOL_GRAD, &pool, "4x8x6 k3 bn add");
   MomentsSpec moments = {.in = {.channels = 4, .height = 8, .width = 6}};
   expect(FAMILY_MOMENTS, &moments, "4x8x6");
   assert_int_equal(family_elements(FAMILY_MOMENTS, &moments, "x", 3), 3 * 4 * 8 * 6);
@@ -79,6 +95,7 @@ static void test_maps(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_convolutions),
+      cmocka_unit_test(test_blocks),
       cmocka_unit_test(test_other_specs),
       cmocka_unit_test(test_maps),
   };

@@ -392,7 +392,7 @@ static float element(const float *data, const ProgramMatrix *matrix, int row, in
 
 static void check_product(const ProgramProduct *product) {
   const Launch launch = {.buffer_count = 3, .buffers = product_buffers, .product = product};
-  const Segment segment = {&launch, 1};
+  const Segment segment = {.launches = &launch, .count = 1};
   const ProgramStep step = {"multiply", &segment, 1, PRODUCT_ARENA, 0, product_inputs, 3, product_results, 1};
   Program program = toy_cuda_program();
   program.steps = &step;

@@ -81,7 +81,8 @@ static const Launch add_launches[] = {
     {.kernel = 2, .buffer_count = 4, .buffers = add_buffers, .images = 2, .tasks = 1, .joins = true},
 };
 static const Launch column_launch[] = {{.kernel = 3, .buffer_count = 2, .buffers = column_buffers, .tasks = WIDTH}};
-static const Segment segments[] = {{negate_launches, 2}, {add_launches, 2}, {column_launch, 1}};
+static const Segment segments[] = {
+    {.launches = negate_launches, .count = 2}, {.launches = add_launches, .count = 2}, {.launches = column_launch, .count = 1}};
 static const NamedBuffer inputs[] = {{"x", AT_X, BATCH *WIDTH, false}};
 static const NamedBuffer results[] = {{"sum", AT_SUM, BATCH *WIDTH, false}, {"columns", AT_COLUMNS, WIDTH, false}};
 static const ProgramStep steps[] = {{.name = "mix",

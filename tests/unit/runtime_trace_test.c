@@ -29,7 +29,7 @@ static const Launch first[] = {
     {.buffer_count = 1, .buffers = third_buffers, .tasks = 5},
 };
 static const Launch last[] = {{.buffer_count = 1, .buffers = first_buffers, .tasks = 3}};
-static const Segment segments[] = {{first, 3}, {last, 1}};
+static const Segment segments[] = {{.launches = first, .count = 3}, {.launches = last, .count = 1}};
 static const ProgramStep steps[] = {{.name = "step", .segments = segments, .segment_count = 2, .arena_bytes = 1536}};
 static const Program program = {.name = "traced",
                                 .batch = BATCH,

@@ -147,7 +147,8 @@ static bool match_pointwise(const Fuser *f, ValueId dwp, BlockValues *g) {
   if (!match_bn(f, graph_node(f->graph, dwp)->operands[0], g) || !fuse_is_pointwise(f->graph, g->z)) return false;
   g->a = graph_node(f->graph, g->z)->operands[0];
   g->wp = graph_node(f->graph, g->z)->operands[1];
-  return !fuse_is(f, g->a, OP_SHIFT) && match_product(f, dwp, g->a, &g->da, g);
+  bool nowhere = grouped(f, g->a) && f->out->groups.data[f->out->group[g->a]].block.d == g->a; /* inside a ConvBlock */
+  return !nowhere && !fuse_is(f, g->a, OP_SHIFT) && match_product(f, dwp, g->a, &g->da, g);
 }
 
 /* The ReLU before the block: its gradient must follow at once, for the kernel takes it. */
@@ -243,7 +244,7 @@ static void find_pool_gradient(Fuser *f, ValueId gradient) {
 }
 
 static bool wanted(const Fuser *f, FusePattern pattern) {
-  return !f->options->gpu && pattern != FUSE_POINTWISE_GRAD && pattern != FUSE_POOL_GRAD && fuse_wants(f->options, pattern);
+  return !f->options->gpu && pattern != FUSE_POOL_GRAD && fuse_wants(f->options, pattern);
 }
 
 void fuse_find_groups(Fuser *f) {

@@ -1,7 +1,8 @@
 /* The gradient of a ConvBlock, image by image in a task's scratch (the shapes stand in conv_block_grad_private.h). In bands of
  * output rows, which the first-level cache holds: the input through its prologue, dz, d's gradient, d once more, and the sums for
  * wp. Then, a vector of channels at a time over the whole image, which the second-level cache holds: the sums for wd, and the
- * input's gradient. Sums over the task stay in scratch and become its slot at the end. The products prefetch what the next band,
+ * input's gradient. Without a depthwise convolution d is the staged input itself, of a band, and the input's gradient follows at
+ * once. Sums over the task stay in scratch and become its slot at the end. The products prefetch what the next band,
  * or the next image's first, will read, and what dx will be written to. */
 #include "kernels/cpu/conv_block_grad_private.h"
 
@@ -24,10 +25,10 @@ static void declare_buffers(LoopKernel *k, BlockGrad *g) {
   g->z = loop_buffer(k, "z", LOOP_IN, LOOP_ELEMENT_F32);
   g->coefficients = loop_buffer(k, "coefficients", LOOP_IN, LOOP_ELEMENT_F32);
   g->input = conv_input(k, &s->prologue);
-  g->wd = loop_buffer(k, "wd", LOOP_IN, LOOP_ELEMENT_F32);
+  if (!s->pointwise) g->wd = loop_buffer(k, "wd", LOOP_IN, LOOP_ELEMENT_F32);
   g->wp = loop_buffer(k, "wp", LOOP_IN, LOOP_ELEMENT_F32);
   g->dx = loop_buffer(k, "dx", s->gradient == BLOCK_ADD ? LOOP_INOUT : LOOP_OUT, LOOP_ELEMENT_F32);
-  g->dwd = loop_buffer(k, "dwd", LOOP_OUT, LOOP_ELEMENT_F32);
+  if (!s->pointwise) g->dwd = loop_buffer(k, "dwd", LOOP_OUT, LOOP_ELEMENT_F32);
   g->dwp = loop_buffer(k, "dwp", LOOP_OUT, LOOP_ELEMENT_F32);
   if (s->gradient == BLOCK_SUMS) g->sums = loop_buffer(k, "sums", LOOP_OUT, LOOP_ELEMENT_F32);
 }
@@ -40,7 +41,11 @@ static void declare_images(LoopKernel *k, BlockGrad *g) {
   depthwise.stride_y = s->stride_y, depthwise.stride_x = s->stride_x;
   depthwise.pad_y = s->pad_y, depthwise.pad_x = s->pad_x;
   depthwise.dilation = s->dilation;
-  g->plane = block_plane(k, &depthwise, s->out.height);
+  g->plane = block_plane(k, &depthwise, s->pointwise ? g->band : s->out.height);
+  if (s->pointwise) {
+    g->gradient_height = g->band, g->gradient_width = s->out.width;
+    return;
+  }
   const BlockPlane *p = &g->plane;
   Margin y = block_grad_margin(p->top, p->bottom, s->out.height, s->kernel_y, p->stride_y, p->dilation_y);
   Margin x = block_grad_margin(p->left, p->right, s->out.width, s->kernel_x, p->stride_x, p->dilation_x);
@@ -57,9 +62,9 @@ static void declare_scratch(LoopKernel *k, BlockGrad *g) {
   declare_images(k, g);
   int64_t pixels = g->band * s->out.width;
   int32_t gradient = loop_shared(k, "gradient", g->gradient_height * g->gradient_width * g->in);
-  int32_t dz = loop_shared(k, "dz", pixels * g->out), d = loop_shared(k, "d", pixels * g->in);
+  int32_t dz = loop_shared(k, "dz", pixels * g->out), d = s->pointwise ? g->plane.array : loop_shared(k, "d", pixels * g->in);
   int32_t transposed = loop_shared(k, "transposed", ins * outs);
-  g->taps_sum = loop_shared(k, "taps_sum", taps * g->in);
+  if (!s->pointwise) g->taps_sum = loop_shared(k, "taps_sum", taps * g->in);
   g->product_sum = loop_shared(k, "product_sum", g->in * g->out);
   if (s->gradient == BLOCK_SUMS) g->moment_sum = loop_shared(k, "moment_sum", 2 * g->in);
   g->acc = loop_tile(k, "acc", LOOP_F32, true, s->kernel_x > 32 ? s->kernel_x : 32);
@@ -87,6 +92,7 @@ static void clear_columns(LoopKernel *k, const BlockGrad *g, int32_t array, int6
 
 static void clear_margins(LoopKernel *k, const BlockGrad *g) {
   const BlockPlane *p = &g->plane;
+  if (g->s->pointwise) return; /* nothing reads past an image */
   int64_t line = p->width * g->in;
   block_plane_clear(k, p);
   conv_clear(k, p->array, 0, p->top * line);
@@ -146,7 +152,10 @@ static void do_bands(LoopKernel *k, const BlockGrad *g, LoopValue image) {
     block_stage_band(k, &g->plane, g->input, image, band.first, band.rows);
     block_grad_dz(k, g, band);
     block_grad_pointwise(k, g, band);
-    block_grad_depthwise(k, g, band);
+    if (g->s->pointwise)
+      block_grad_band_input(k, g, band);
+    else
+      block_grad_depthwise(k, g, band);
     block_grad_product(k, g, band);
     loop_end(k);
   }
@@ -155,6 +164,10 @@ static void do_bands(LoopKernel *k, const BlockGrad *g, LoopValue image) {
 static void do_images(LoopKernel *k, const BlockGrad *g) {
   LoopValue image = build_images(k, g->s->images);
   do_bands(k, g, image);
+  if (g->s->pointwise) {
+    loop_end(k);
+    return;
+  }
   Channels c = block_grad_channels(k, g->s->in.channels);
   block_grad_taps_sum(k, g, c.at);
   block_grad_input(k, g, image, c);
@@ -165,18 +178,20 @@ static void do_images(LoopKernel *k, const BlockGrad *g) {
 
 LoopKernel *cpu_conv_block_grad(const ConvBlockSpec *s, Arena *arena) {
   if (s->gradient == BLOCK_SUMS && !s->prologue.affine) die("sums of a ConvBlock's gradient without the BN that they are of");
+  if (s->pointwise && (s->kernel_y != 1 || s->kernel_x != 1 || s->stride_y != 1 || s->stride_x != 1 || s->pad_y || s->pad_x))
+    die("a pointwise ConvBlock's gradient with a window");
   LoopKernel *k = loop_new(arena, "conv_block_grad", s->target.lanes);
   BlockGrad g = {.s = s, .sums = -1};
   declare_buffers(k, &g);
   declare_scratch(k, &g);
   int64_t ins = s->in.channels, outs = s->out.channels, taps = (int64_t)s->kernel_y * s->kernel_x;
   clear_margins(k, &g);
-  conv_clear(k, g.taps_sum, 0, taps * g.in);
+  if (!s->pointwise) conv_clear(k, g.taps_sum, 0, taps * g.in);
   conv_clear(k, g.product_sum, 0, g.in * g.out);
   if (s->gradient == BLOCK_SUMS) conv_clear(k, g.moment_sum, 0, 2 * g.in);
   transpose(k, &g);
   do_images(k, &g);
-  store_slot(k, g.taps_sum, g.dwd, taps, g.in, ins);
+  if (!s->pointwise) store_slot(k, g.taps_sum, g.dwd, taps, g.in, ins);
   store_slot(k, g.product_sum, g.dwp, ins, g.out, outs);
   if (s->gradient == BLOCK_SUMS) store_slot(k, g.moment_sum, g.sums, 2, g.in, ins);
   return k;

@@ -74,7 +74,8 @@ void block_grad_pointwise(LoopKernel *k, const BlockGrad *g, Band band) {
   LoopValue r = build_for(k, 0, band.rows, 1);
   LoopValue y = AT(k, 0, {band.first, 1}, {r, 1});
   LoopValue from = AT(k, 0, {r, width * g->out});
-  LoopValue to = AT(k, (g->top * g->gradient_width + g->left) * g->in, {y, g->gradient_width * g->in});
+  LoopValue row = g->s->pointwise ? r : y; /* `gradient` holds a band, or the image */
+  LoopValue to = AT(k, (g->top * g->gradient_width + g->left) * g->in, {row, g->gradient_width * g->in});
   BlockPrefetch next[2];
   next_row(k, g, band, y, next);
   BlockProduct product = g->product;

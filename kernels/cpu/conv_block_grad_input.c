@@ -99,6 +99,24 @@ static LoopValue dx_corner(LoopKernel *k, const BlockGrad *g, LoopValue image, L
   return AT(k, -s->pad_y * line - (int64_t)s->pad_x * s->dx_stride, {image, s->in.height * line}, {channel, 1});
 }
 
+/* The gradient `value` of the staged activation at `plane`: masked, and to dx. */
+static void finish_element(LoopKernel *k, const BlockGrad *g, LoopValue value, LoopValue plane, LoopValue to, LoopValue count) {
+  const ConvBlockSpec *s = g->s;
+  LoopValue lanes = loop_int(k, k->lanes);
+  LoopValue zero = loop_f32(k, 0);
+  LoopValue a = loop_load_lanes(k, g->plane.array, plane, lanes, 0);
+  if (s->prologue.relu) {
+    LoopValue passes = loop_op2(k, LOOP_GT, a, zero);
+    value = loop_op3(k, LOOP_SELECT, passes, value, zero);
+  }
+  if (s->gradient == BLOCK_ADD) {
+    LoopValue old = loop_load_lanes(k, g->dx, to, count, 0);
+    value = loop_op2(k, LOOP_ADD, old, value);
+  }
+  loop_store_lanes(k, g->dx, to, value, count);
+  if (s->gradient == BLOCK_SUMS) add_totals(k, g, value, a);
+}
+
 static void finish(LoopKernel *k, const BlockGrad *g, const Tile *t, LoopValue image, Channels c) {
   const ConvBlockSpec *s = g->s;
   const BlockPlane *p = &g->plane;
@@ -108,23 +126,11 @@ static void finish(LoopKernel *k, const BlockGrad *g, const Tile *t, LoopValue i
                     {t->j, p->stride_x * dx_pixel});
   LoopValue plane =
       AT(k, t->y->first * line + t->x->first * g->in, {t->i, p->stride_y * line}, {t->j, p->stride_x * g->in}, {c.at, 1});
-  LoopValue lanes = loop_int(k, k->lanes);
-  LoopValue zero = loop_f32(k, 0);
   LoopValue i = loop_unroll(k, 0, t->pixels, 1);
   LoopValue value = loop_get(k, g->acc, i);
   LoopValue at = AT(k, 0, {plane, 1}, {i, p->stride_x * g->in});
-  LoopValue a = loop_load_lanes(k, p->array, at, lanes, 0);
-  if (s->prologue.relu) {
-    LoopValue passes = loop_op2(k, LOOP_GT, a, zero);
-    value = loop_op3(k, LOOP_SELECT, passes, value, zero);
-  }
   LoopValue to = AT(k, 0, {dx, 1}, {i, p->stride_x * dx_pixel});
-  if (s->gradient == BLOCK_ADD) {
-    LoopValue old = loop_load_lanes(k, g->dx, to, c.count, 0);
-    value = loop_op2(k, LOOP_ADD, old, value);
-  }
-  loop_store_lanes(k, g->dx, to, value, c.count);
-  if (s->gradient == BLOCK_SUMS) add_totals(k, g, value, a);
+  finish_element(k, g, value, at, to, c.count);
   loop_end(k);
 }
 
@@ -173,6 +179,29 @@ void block_grad_input(LoopKernel *k, const BlockGrad *g, LoopValue image, Channe
     }
   }
   move_totals(k, g, c.at, false);
+}
+
+void block_grad_band_input(LoopKernel *k, const BlockGrad *g, Band band) {
+  const ConvBlockSpec *s = g->s;
+  int64_t line = (int64_t)s->in.width * s->dx_stride;
+  LoopValue first = AT(k, 0, {band.image, s->in.height * line}, {band.first, line});
+  LoopValue lanes = loop_int(k, k->lanes);
+  TileLoop tiles[2];
+  int count = build_tiles(band.rows * s->in.width, 8, tiles);
+  Channels c = block_grad_channels(k, s->in.channels);
+  move_totals(k, g, c.at, true);
+  for (int t = 0; t < count; t++) {
+    LoopValue pixel = build_for(k, tiles[t].from, tiles[t].below, tiles[t].size);
+    LoopValue u = loop_unroll(k, 0, tiles[t].size, 1);
+    LoopValue at = AT(k, 0, {pixel, g->in}, {u, g->in}, {c.at, 1});
+    LoopValue value = loop_load_lanes(k, g->product.to, at, lanes, 0);
+    LoopValue to = AT(k, 0, {first, 1}, {pixel, s->dx_stride}, {u, s->dx_stride}, {c.at, 1});
+    finish_element(k, g, value, at, to, c.count);
+    loop_end(k);
+    loop_end(k);
+  }
+  move_totals(k, g, c.at, false);
+  loop_end(k);
 }
 
 /* ---- elements of x outside the plane ---- */

@@ -53,6 +53,8 @@ typedef struct Margin {
 } Margin;
 Margin block_grad_margin(int64_t first, int64_t end, int64_t out, int64_t kernel, int64_t stride, int64_t dilation);
 void block_grad_input(LoopKernel *k, const BlockGrad *g, LoopValue image, Channels c);
+/* The same without a depthwise convolution, of a band: `gradient` and the plane hold it from their first element on. */
+void block_grad_band_input(LoopKernel *k, const BlockGrad *g, Band band);
 /* Zeros to the elements of dx that no tap reads. */
 void block_grad_unread(LoopKernel *k, const BlockGrad *g, LoopValue image, Channels c);
 

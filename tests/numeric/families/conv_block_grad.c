@@ -105,14 +105,30 @@ static double *add_sums(Case *c, int64_t count, int *buffer) {
   return want;
 }
 
+/* A depthwise convolution that changes nothing. */
+static const double *one_tap(Case *c, int64_t channels) {
+  double *taps = zeros(c, channels);
+  for (int64_t i = 0; i < channels; i++) taps[i] = 1;
+  return taps;
+}
+
+static void make_pointwise(ConvBlockSpec *s) {
+  s->pointwise = true;
+  s->kernel_y = s->kernel_x = s->stride_y = s->stride_x = s->dilation = 1;
+  s->pad_y = s->pad_x = 0;
+  s->in.height = s->out.height;
+  s->in.width = s->out.width;
+}
+
 static ConvBlockSpec gradient_spec(Case *c) {
   ConvBlockSpec s = case_block_spec(c);
+  if (c->number % 3 == 2) make_pointwise(&s);
   s.gradient = case_chance(c, 33) ? BLOCK_ADD : s.prologue.affine && case_chance(c, 70) ? BLOCK_SUMS : BLOCK_STORE;
   s.dn_stride = s.out.channels + (case_chance(c, 35) ? case_pick(c, 1, 9) : 0);
   s.dx_stride = s.in.channels + (case_chance(c, 35) ? case_pick(c, 1, 9) : 0);
   static const char *const epilogues[] = {[BLOCK_STORE] = "store", [BLOCK_ADD] = "add", [BLOCK_SUMS] = "sums"};
-  c->text =
-      arena_printf(c->arena, "%s, %s, dn stride %d, dx stride %d", c->text, epilogues[s.gradient], s.dn_stride, s.dx_stride);
+  c->text = arena_printf(c->arena, "%s%s, %s, dn stride %d, dx stride %d", s.pointwise ? "pointwise, first of all " : "", c->text,
+                         epilogues[s.gradient], s.dn_stride, s.dx_stride);
   return s;
 }
 
@@ -125,14 +141,14 @@ void case_conv_block_grad(Case *c) {
   d.z = case_input(c, LOOP_ELEMENT_F32, plane_size(c, &s.out));
   d.coefficients = case_input(c, LOOP_ELEMENT_F32, 4 * outs);
   d.input = case_activation(c, &s.prologue, &s.in);
-  d.wd = case_input(c, LOOP_ELEMENT_F32, taps * ins);
+  d.wd = s.pointwise ? one_tap(c, ins) : case_input(c, LOOP_ELEMENT_F32, taps * ins);
   d.wp = case_input(c, LOOP_ELEMENT_F32, ins * outs);
   if (s.gradient == BLOCK_ADD)
     d.old = case_update(c, LOOP_ELEMENT_F32, plane_size(c, &dx), &d.dx);
   else
     d.dx = case_output(c, LOOP_ELEMENT_F32, plane_size(c, &dx));
-  int dx_buffer = c->count - 1, dwd_buffer, dwp_buffer, sums_buffer = -1;
-  d.dwd = add_sums(c, c->tasks * taps * ins, &dwd_buffer);
+  int dx_buffer = c->count - 1, dwd_buffer = -1, dwp_buffer, sums_buffer = -1;
+  d.dwd = s.pointwise ? zeros(c, c->tasks * ins) : add_sums(c, c->tasks * taps * ins, &dwd_buffer);
   d.dwp = add_sums(c, c->tasks * ins * outs, &dwp_buffer);
   if (s.gradient == BLOCK_SUMS) d.sums = add_sums(c, c->tasks * 2 * ins, &sums_buffer);
   d.a = zeros(c, in_pixels * ins), d.da = zeros(c, in_pixels * ins);
@@ -142,7 +158,7 @@ void case_conv_block_grad(Case *c) {
   back_through(c, &s, &d, weights);
   write_input(c, &s, &d, inputs);
   c->buffers[dwp_buffer].spread = sqrt(weights[0]);
-  c->buffers[dwd_buffer].spread = sqrt(weights[1]);
+  if (dwd_buffer >= 0) c->buffers[dwd_buffer].spread = sqrt(weights[1]);
   c->buffers[dx_buffer].spread = sqrt(inputs[0]);
   if (sums_buffer >= 0) c->buffers[sums_buffer].spread = sqrt(inputs[1]);
   case_build(c, &s);

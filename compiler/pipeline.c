@@ -80,6 +80,7 @@ static bool pipeline_schedule(Pipeline *p, const Model *model, const PipelineOpt
   for (size_t i = 0; i < p->module->steps.count; i++) {
     Graph *graph = p->module->steps.data[i];
     Schedule *schedule = schedule_graph(graph, &p->kernels, p->arena);
+    fuse_mark(graph, schedule->fusion); /* so that what `emit` prints is what is compiled */
     pass_plan(schedule);
     Err overlap;
     if (!plan_check(schedule, &overlap)) die("%s: %s", graph->name, overlap.text);
@@ -253,9 +254,11 @@ bool pipeline_print(const Model *model, const PipelineOptions *options, const ch
   Pipeline *p = memory_alloc(sizeof *p);
   p->arena = arena_new();
   int passes = passes_before(stage);
-  bool done = passes >= 0 ? pipeline_graphs(p, model, options, (size_t)passes, err) && print_graphs(p, step, sink, context, err)
-                          : pipeline_schedule(p, model, options, err) && has_step(p, step, err) &&
-                                print_schedules(p, stage, step, sink, context, err);
+  bool fused = strcmp(stage, "fuse") == 0; /* by the options, and so for the target */
+  bool done = fused         ? pipeline_schedule(p, model, options, err) && print_graphs(p, step, sink, context, err)
+              : passes >= 0 ? pipeline_graphs(p, model, options, (size_t)passes, err) && print_graphs(p, step, sink, context, err)
+                            : pipeline_schedule(p, model, options, err) && has_step(p, step, err) &&
+                                  print_schedules(p, stage, step, sink, context, err);
   pipeline_free(&p->compiled);
   return done;
 }

@@ -139,6 +139,8 @@ void module_free_tables(Module *module) {
     vector_free(&graph->nodes);
     vector_free(&graph->results);
     vector_free(&graph->updates);
+    vector_free(&graph->groups);
+    vector_free(&graph->computed);
     free(graph->table->slots);
     *graph->table = (GraphTable){0};
   }

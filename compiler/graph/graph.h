@@ -83,6 +83,13 @@ typedef struct Update {
   ValueId value;
 } Update;
 
+/* Marks of the pass fuse: values that one kernel makes. */
+typedef struct GraphGroup {
+  const char *pattern;   /* "conv_block" */
+  const ValueId *values; /* ascending */
+  int32_t count;
+} GraphGroup;
+
 typedef struct Graph {
   const char *name; /* "train_step" */
   Arena *arena;
@@ -90,6 +97,9 @@ typedef struct Graph {
   VECTOR(GraphNode) nodes;
   VECTOR(Result) results;
   VECTOR(Update) updates;
+  /* What fuse decided, for who reads the text: groups, and values that are never in memory. Other passes drop both. */
+  VECTOR(GraphGroup) groups;
+  VECTOR(ValueId) computed; /* ascending */
   struct GraphTable *table; /* value numbering; private to the builder */
 } Graph;
 

@@ -267,14 +267,54 @@ static bool parse_update(Parser *p) {
   return true;
 }
 
+/* Values behind a mark: at least one, ascending. */
+static bool take_values(Parser *p, ValueId **values, int32_t *count) {
+  VECTOR(ValueId) list = {0};
+  bool ok = true;
+  do {
+    ValueId value;
+    ok = take_value(p, &value);
+    if (ok && list.count && list.data[list.count - 1] >= value) ok = words_fail(&p->words, "marked values do not ascend");
+    if (ok) vector_push(&list, value);
+  } while (ok && words_accept(&p->words, ","));
+  *count = (int32_t)list.count;
+  *values = ARENA_ARRAY(p->graph->arena, ValueId, list.count + 1);
+  if (ok) memcpy(*values, list.data, list.count * sizeof *list.data);
+  vector_free(&list);
+  return ok;
+}
+
+static bool parse_group(Parser *p) {
+  char name[MAX_WORD];
+  ValueId *values;
+  GraphGroup group = {0};
+  if (p->graph->groups.count == MAX_ENDS) return words_fail(&p->words, "more than %d groups", MAX_ENDS);
+  if (!take_name(p, 0, "a group's pattern", name) || !take_values(p, &values, &group.count)) return false;
+  group.pattern = module_intern(p->module, name);
+  group.values = values;
+  vector_push(&p->graph->groups, group);
+  return true;
+}
+
+static bool parse_computed(Parser *p) {
+  ValueId *values;
+  int32_t count;
+  if (!take_values(p, &values, &count)) return false;
+  for (int32_t i = 0; i < count; i++) vector_push(&p->graph->computed, values[i]);
+  return true;
+}
+
 static bool parse_body(Parser *p) {
   for (;;) {
     Word word = words_take(&p->words);
     if (word_is(word, "}")) return true;
-    bool ok = word_is(word, "result")                  ? parse_result(p)
-              : word_is(word, "update")                ? parse_update(p)
-              : word.length > 1 && word.text[0] == '%' ? parse_node(p, word)
-                                                       : words_wanted(&p->words, "a value, `result`, `update` or `}`", word);
+    bool ok = word_is(word, "result")     ? parse_result(p)
+              : word_is(word, "update")   ? parse_update(p)
+              : word_is(word, "group")    ? parse_group(p)
+              : word_is(word, "computed") ? parse_computed(p)
+              : word.length > 1 && word.text[0] == '%'
+                  ? parse_node(p, word)
+                  : words_wanted(&p->words, "a value, `result`, `update`, `group`, `computed` or `}`", word);
     if (!ok) return false;
   }
 }

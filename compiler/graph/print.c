@@ -131,6 +131,26 @@ static void print_node(const Graph *graph, const int32_t *number, ValueId value,
   text_add(out, "\n");
 }
 
+/* Values that are never in memory, a few to a line. */
+static void print_computed(const Graph *graph, const int32_t *number, Text *out) {
+  enum { VALUES_A_LINE = 12 };
+  size_t count = graph->computed.count;
+  for (size_t i = 0; i < count; i++) {
+    text_add(out, i % VALUES_A_LINE == 0 ? "  computed " : ", ");
+    print_value(graph, number, graph->computed.data[i], out);
+    if (i + 1 == count || (i + 1) % VALUES_A_LINE == 0) text_add(out, "\n");
+  }
+}
+
+static void print_group(const Graph *graph, const int32_t *number, const GraphGroup *group, Text *out) {
+  text_printf(out, "  group %s ", group->pattern);
+  for (int32_t i = 0; i < group->count; i++) {
+    if (i) text_add(out, ", ");
+    print_value(graph, number, group->values[i], out);
+  }
+  text_add(out, "\n");
+}
+
 void graph_print(const Graph *graph, Text *out) {
   int32_t *number = number_lines(graph);
   int column = graph_has_layouts(graph) ? LAYOUT_COLUMN : COLUMN;
@@ -149,6 +169,8 @@ void graph_print(const Graph *graph, Text *out) {
     print_value(graph, number, graph->updates.data[i].value, out);
     text_add(out, "\n");
   }
+  for (size_t i = 0; i < graph->groups.count; i++) print_group(graph, number, &graph->groups.data[i], out);
+  print_computed(graph, number, out);
   text_add(out, "}\n");
   free(number);
 }

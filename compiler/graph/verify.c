@@ -104,8 +104,29 @@ static bool updates_ok(const Graph *graph, Err *err) {
   return ok;
 }
 
+/* Each value is in one group at most, and is marked as computed once. */
+static bool marks_ok(const Graph *graph, Err *err) {
+  size_t count = graph->nodes.count;
+  bool ok = true, *grouped = memory_alloc(count * sizeof *grouped + 1);
+  for (size_t i = 0; i < graph->groups.count && ok; i++)
+    for (int32_t j = 0; j < graph->groups.data[i].count && ok; j++) {
+      ValueId v = graph->groups.data[i].values[j];
+      ok = v >= 0 && (size_t)v < count && !grouped[v];
+      if (ok) grouped[v] = true;
+    }
+  if (!ok) err_set(err, "step %s: a value is in two groups", graph->name);
+  for (size_t i = 0; i < graph->computed.count && ok; i++) {
+    ValueId v = graph->computed.data[i];
+    bool next = i == 0 || graph->computed.data[i - 1] < v;
+    ok = (next && v >= 0 && (size_t)v < count) || err_set(err, "step %s: computed values do not ascend", graph->name);
+  }
+  free(grouped);
+  return ok;
+}
+
 bool graph_verify(const Graph *graph, Err *err) {
   for (size_t i = 0; i < graph->nodes.count; i++)
     if (!node_ok(graph, i, err)) return false;
-  return inputs_ok(graph, err) && results_ok(graph, err) && updates_ok(graph, err) && layouts_ok(graph, err);
+  return inputs_ok(graph, err) && results_ok(graph, err) && updates_ok(graph, err) && layouts_ok(graph, err) &&
+         marks_ok(graph, err);
 }

@@ -6,6 +6,9 @@
  * and a ReLU to the tensor that it reads, and read it shifted; it needs what is under them in memory. Needs: a simplified
  * graph, with its sums in chains. */
 #include "compiler/pass/fuse_private.h"
+#include "compiler/pass/pass.h"
+
+#include <string.h>
 
 enum { MOST_LEAVES = 36 }; /* of one fused expression, below MAP_MAX_INPUTS with room for a sum's own operands */
 
@@ -159,7 +162,7 @@ static void find_uses(Fuser *f) {
   free(room);
 }
 
-Fusion *pass_fuse(const Graph *graph, const FuseOptions *options, Arena *arena) {
+Fusion *fuse_graph(const Graph *graph, const FuseOptions *options, Arena *arena) {
   size_t count = graph->nodes.count;
   Fuser f = {.graph = graph, .options = options, .arena = arena, .out = ARENA_NEW(arena, Fusion)};
   f.out->options = *options;
@@ -172,6 +175,28 @@ Fusion *pass_fuse(const Graph *graph, const FuseOptions *options, Arena *arena) 
   find_kept(&f);
   limit_leaves(graph, f.out->kept, f.out->group);
   return f.out;
+}
+
+void fuse_mark(Graph *graph, const Fusion *fusion) {
+  graph->groups.count = graph->computed.count = 0;
+  for (size_t i = 0; i < fusion->groups.count; i++) {
+    const FuseGroup *group = &fusion->groups.data[i];
+    ValueId *values = ARENA_ARRAY(graph->arena, ValueId, group->count + 1);
+    memcpy(values, group->values, (size_t)group->count * sizeof *values);
+    if (group->count) vector_push(&graph->groups, ((GraphGroup){fuse_name(group->pattern), values, group->count}));
+  }
+  for (size_t v = 0; v < graph->nodes.count; v++) {
+    bool leaf = op_table[graph->nodes.data[v].op].class == CLASS_LEAF;
+    if (!leaf && !fusion->kept[v]) vector_push(&graph->computed, (ValueId)v);
+  }
+}
+
+Graph *pass_fuse(const Graph *graph) {
+  Graph *marked = graph_copy(graph, NULL, NULL);
+  Fusion *fusion = fuse_graph(marked, &(FuseOptions){0}, graph->module->arena);
+  fuse_mark(marked, fusion);
+  fusion_free(fusion);
+  return marked;
 }
 
 void fusion_free(Fusion *fusion) {

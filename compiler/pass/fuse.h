@@ -91,7 +91,9 @@ bool fuse_leave_out(FuseOptions *options, const char *list, Err *err);
 /* "horizontal", "vertical", "hoisted" or "none". */
 bool fuse_force_generate(FuseOptions *options, const char *name, Err *err);
 
-Fusion *pass_fuse(const Graph *graph, const FuseOptions *options, Arena *arena);
+Fusion *fuse_graph(const Graph *graph, const FuseOptions *options, Arena *arena);
+/* Marks the graph's text with what was decided. */
+void fuse_mark(Graph *graph, const Fusion *fusion);
 void fusion_free(Fusion *fusion); /* the heap parts */
 
 #endif

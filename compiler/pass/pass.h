@@ -28,6 +28,9 @@ bool pass_hoist_ready(const Module *module, Err *err);
 void pass_layout(Module *module);
 bool pass_layout_ready(const Module *module, Err *err);
 
+/* The marks of what fuse_graph (fuse.h) decides for a CPU: the pass as text. */
+Graph *pass_fuse(const Graph *graph);
+
 /* ---- the manager ---- */
 typedef struct PassInfo {
   const char *name, *purpose;

@@ -474,7 +474,7 @@ Schedule *pass_schedule(const Graph *graph, Fusion *fusion, KernelSet *kernels, 
 
 Schedule *schedule_graph(const Graph *graph, KernelSet *kernels, Arena *arena) {
   kernels->fuse.gpu = kernels->target.gpu;
-  Fusion *fusion = pass_fuse(graph, &kernels->fuse, arena);
+  Fusion *fusion = fuse_graph(graph, &kernels->fuse, arena);
   return pass_schedule(graph, fusion, kernels, arena);
 }
 

@@ -75,7 +75,7 @@ struct Schedule {
 };
 
 Schedule *pass_schedule(const Graph *graph, Fusion *fusion, KernelSet *kernels, Arena *arena);
-/* pass_fuse for the kernels' target with these options, then pass_schedule. */
+/* fuse_graph for the kernels' target with these options, then pass_schedule. */
 Schedule *schedule_graph(const Graph *graph, KernelSet *kernels, Arena *arena);
 void schedule_free(Schedule *schedule); /* the heap parts */
 

@@ -211,7 +211,7 @@ static void check_step(const Model *model, unsigned step, const char *cpu, FuseO
     bool plain = node->op == OP_BN_MOMENTS || node->op == OP_BN_GRAD_SUMS;
     bool matrix = (node->type.rank == 2 && !plain) || (node->op == OP_RESHAPE && node->type.rank != 4);
     if (place->storage < 0 || updated || node->op == OP_INPUT || node->op == OP_SHIFT) continue;
-    if (!node->type.batched && matrix) continue;         /* in the order of what reads it */
+    if (!node->type.batched && matrix) continue;                                          /* in the order of what reads it */
     bool generated = node->op == OP_LINEAR || node->op == OP_SCALE || node->op == OP_ADD; /* vectors that become weights */
     if (generated && !node->type.batched && node->type.rank == 1 && node->type.dims[0] > 6) continue;
     double error = difference(&node->type, plain, place, m.storages[place->storage], interpretation_value(reference, (ValueId)v));

@@ -86,7 +86,7 @@ typedef enum BlockGradient { BLOCK_STORE, BLOCK_ADD, BLOCK_SUMS } BlockGradient;
 typedef struct ConvBlockSpec {
   KernelTarget target;
   int32_t images;
-  Plane in, out; /* x; z */
+  Plane in, out;  /* x; z */
   bool pointwise; /* of CONV_BLOCK_GRAD: there is no depthwise convolution, no wd and no partial of dwd; d = a */
   Prologue prologue;
   int32_t kernel_y, kernel_x, stride_y, stride_x, dilation, pad_y, pad_x; /* of the depthwise convolution */

@@ -53,11 +53,12 @@ static bool open_linker(Linker *linker, Err *err) {
     if (!function) return err_set(err, "the nvJitLink found has no %s: CUDA 12 or newer is needed", functions[i].name);
     memcpy((char *)linker + functions[i].offset, &function, sizeof function);
   }
-  return true;
+  const Linker *l = linker;
+  return l->create && l->destroy && l->add && l->complete && l->size && l->cubin && l->error_size && l->error; /* each is there */
 }
 
 bool cuda_find_linker(Err *err) {
-  Linker linker;
+  Linker linker = {0};
   return open_linker(&linker, err);
 }
 
@@ -154,7 +155,7 @@ static bool take_cubin(const Linker *linker, Link link, EmitObject *linked) {
 
 bool cuda_link(const char *arch, const EmitObject *objects, size_t count, const CudaSymbol *symbols, size_t symbol_count,
                EmitResources *resources, EmitObject *linked, Err *err) {
-  Linker linker;
+  Linker linker = {0};
   if (!open_linker(&linker, err)) return false;
   char option[48];
   snprintf(option, sizeof option, "-arch=%s", arch);

@@ -272,7 +272,7 @@ static bool take_values(Parser *p, ValueId **values, int32_t *count) {
   VECTOR(ValueId) list = {0};
   bool ok = true;
   do {
-    ValueId value;
+    ValueId value = NO_VALUE;
     ok = take_value(p, &value);
     if (ok && list.count && list.data[list.count - 1] >= value) ok = words_fail(&p->words, "marked values do not ascend");
     if (ok) vector_push(&list, value);

@@ -9,6 +9,7 @@ BatchNorm last, no affine BatchNorm but in the stem; images are (batch, channels
     adwp_torch.py own FOLDER                   the fixtures that the project carries
     adwp_torch.py float32 FIXTURE ...          the error of PyTorch's own float32 on a fixture
     adwp_torch.py bench --stage train|search|cross ...
+    adwp_torch.py onednn GROUP ...             convolutions of kernel_bench's groups by oneDNN, as PyTorch carries it
     adwp_torch.py spec                         the model of examples/cifar10-8.adwp as JSON
 
 A fixture is a safetensors file in double precision. Its metadata hold the model (`spec`), and of a trajectory the steps
@@ -17,7 +18,7 @@ of the weights (rate 0.025, norm clipped to 5, empty momentum) and one Adam step
 for each step I `step.I.x/y/loss`, `step.I.norm` (before clipping), `step.I.alpha.*` where alpha is drawn anew, then `end.*`,
 `end.momentum.*`, `end.alpha.*`.
 """
-import argparse, json, math, os, random, struct, sys, time
+import argparse, json, math, os, random, re, struct, sys, time
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -379,21 +380,79 @@ def bench(a):
 
     if a.graph:
         step = captured(step)
-    times = []
-    for i in range(a.warmup + a.steps):
-        t = time.perf_counter()
-        step()
-        if cuda:
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - t)
-    times = sorted(times[a.warmup:])
+    def timed(count):
+        times = []
+        for _ in range(count):
+            t = time.perf_counter()
+            step()
+            if cuda:
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - t)
+        return times
+
     import resource
-    print(json.dumps({"stage": a.stage, "median_ms": round(1e3 * times[len(times) // 2], 3), "min_ms": round(1e3 * times[0], 3),
-                      "max_ms": round(1e3 * times[-1], 3), "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                      "parameters": sum(p.numel() for p in net.parameters()), "torch": torch.__version__,
-                      "threads": torch.get_num_threads(), "compile": a.compile, "channels_last": a.channels_last,
-                      "batch": a.batch, "device": torch.cuda.get_device_name() if cuda else "cpu", "bf16": a.bf16, "tf32": a.tf32,
-                      "graph": a.graph, "gpu_bytes": torch.cuda.max_memory_allocated() if cuda else 0}))
+    about = {"stage": a.stage, "parameters": sum(p.numel() for p in net.parameters()), "torch": torch.__version__,
+             "threads": torch.get_num_threads(), "compile": a.compile, "channels_last": a.channels_last, "batch": a.batch,
+             "device": torch.cuda.get_device_name() if cuda else "cpu", "bf16": a.bf16, "tf32": a.tf32, "graph": a.graph}
+    timed(a.warmup)
+    # A server does some steps for each number that it reads, so that others can be timed in between.
+    for count in (int(line) for line in sys.stdin) if a.serve else [a.steps]:
+        times = sorted(timed(count))
+        print(json.dumps(about | {
+            "median_ms": round(1e3 * times[len(times) // 2], 3), "min_ms": round(1e3 * times[0], 3),
+            "max_ms": round(1e3 * times[-1], 3), "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "gpu_bytes": torch.cuda.max_memory_allocated() if cuda else 0}), flush=True)
+
+
+def group_of(name):
+    """kernel_bench's names of groups, as far as oneDNN has the operation: kernel, dilation, stride, in, out, depthwise, kind."""
+    block = re.fullmatch(r"k(\d+)d(\d+)s(\d+)c(\d+)(?:\.(grad))?", name)
+    if block:
+        kernel, dilation, stride, channels = map(int, block.groups()[:4])
+        return kernel, dilation, stride, channels, channels, True, block.group(5) or ""
+    conv = re.fullmatch(r"conv(\d+)s(\d+)i(\d+)o(\d+)(?:\.(dx|dw))?", name)
+    if conv:
+        kernel, stride, cin, cout = map(int, conv.groups()[:4])
+        return kernel, 1, stride, cin, cout, False, conv.group(5) or ""
+    return None
+
+
+def onednn(a):
+    """GFLOP/s of one thread, of oneDNN's convolutions as PyTorch calls them: the depthwise and the pointwise one of a ConvBlock, one
+    after the other, without ReLU and moments; CPU time, the least of all rounds."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    layout = {"memory_format": torch.channels_last}
+    for name in a.groups:
+        group = group_of(name)
+        if not group:
+            continue
+        kernel, dilation, stride, cin, cout, depthwise, kind = group
+        side = {16: 32, 32: 16, 64: 8}[cout] if cout in (16, 32, 64) else 32
+        convs = [(kernel, dilation, stride, cin, cin if depthwise else cout, cin if depthwise else 1)]
+        if depthwise:
+            convs.append((1, 1, 1, cin, cout, 1))
+        calls, flop, inputs = [], 0.0, side * stride
+        for k, d, s, i, o, g in convs:
+            x = torch.randn(a.batch, i, inputs, inputs).to(**layout)
+            w = torch.randn(o, i // g, k, k).to(**layout)
+            dy = torch.randn(a.batch, o, side, side).to(**layout)
+            pad, inputs = d * (k // 2), side
+            flop += 2.0 * a.batch * side * side * w.numel()
+            if kind:
+                mask = [kind != "dw", kind != "dx", False]
+                calls.append(lambda x=x, w=w, dy=dy, pad=pad, s=s, d=d, g=g, mask=mask: torch.ops.aten.convolution_backward(
+                    dy, x, w, None, [s, s], [pad, pad], [d, d], False, [0, 0], g, mask))
+            else:
+                calls.append(lambda x=x, w=w, pad=pad, s=s, d=d, g=g: torch.mkldnn_convolution(
+                    x, w, None, [pad, pad], [s, s], [d, d], g))
+        best = math.inf
+        for _ in range(a.rounds + 1):
+            t = time.thread_time()
+            for call in calls:
+                call()
+            best = min(best, time.thread_time() - t)
+        print(json.dumps({"group": name, "gflops": (2 if kind == "grad" else 1) * flop / best / 1e9}), flush=True)
 
 
 # ---- the command line ----
@@ -428,7 +487,12 @@ def main():
     speed.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     speed.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     speed.add_argument("--tf32", action="store_true", help="allow TF32 in products")
+    speed.add_argument("--serve", action="store_true", help="do N steps for each line N of standard input")
     speed.add_argument("--graph", action="store_true", help="the whole step as one CUDA graph")
+    convolutions = sub.add_parser("onednn", help="time oneDNN's convolutions on kernel_bench's groups")
+    convolutions.add_argument("groups", nargs="+")
+    convolutions.add_argument("--batch", type=int, default=98)
+    convolutions.add_argument("--rounds", type=int, default=10)
     spec = sub.add_parser("spec", help="print a model")
     for p in (fixture, trajectory, speed, spec):
         p.add_argument("--cells", type=int, default=8)
@@ -451,6 +515,8 @@ def main():
             float32_errors(path, torch.channels_last if a.channels_last else torch.contiguous_format)
     elif a.command == "bench":
         bench(a)
+    elif a.command == "onednn":
+        onednn(a)
     else:
         write = step_fixture if a.command == "fixture" else trajectory_fixture
         write(a.out, read_spec(a) | {"hidden": a.hidden, "relu": a.relu}, a.batch, a.size, a.seed)

@@ -224,7 +224,8 @@ static const Launch toy_update_launches[] = {
     {.kernel = 2, .buffer_count = 9, .buffers = toy_search_buffers, .tasks = 1},
     {.kernel = 3, .buffer_count = 11, .buffers = toy_cross_buffers, .tasks = 1},
 };
-#define TOY_SEGMENT(launch) {.launches = &(launch), .count = 1}
+#define TOY_SEGMENT(launch)                                                                                                      \
+  { .launches = &(launch), .count = 1 }
 static const Segment toy_train_segments[] = {TOY_SEGMENT(toy_image_launch), TOY_SEGMENT(toy_update_launches[0])};
 static const Segment toy_search_segments[] = {TOY_SEGMENT(toy_image_launch), TOY_SEGMENT(toy_update_launches[1])};
 static const Segment toy_cross_segments[] = {TOY_SEGMENT(toy_image_launch), TOY_SEGMENT(toy_update_launches[2])};

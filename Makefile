@@ -5,7 +5,7 @@
 #   make test       all tests under ASan and UBSan, those of threads under TSan too
 #   make lint       format, clang-tidy, cppcheck, shellcheck, and a build with the other compiler
 #   make fuzz       each fuzzer for FUZZ_SECONDS
-#   make bench      the measurements of docs/benchmarks.md that take minutes
+#   make bench      the measurements of docs/benchmarks.md, which take long; $PYTHON: one that has PyTorch
 #   make gpu-bundle build/gpu-bundle: what a machine with a GPU needs to run tests/gpu/run, and no LLVM
 #   make install    into PREFIX
 JOBS ?= $(shell nproc)
@@ -71,6 +71,7 @@ fuzz: all build/fuzz/CMakeCache.txt
 	bash tests/fuzz/run.sh build/fuzz $(FUZZ_SECONDS)
 
 bench: all
+	cmake --build build -j $(JOBS) --target kernel_bench
 	bash tests/bench/all.sh
 
 build/gpu/CMakeCache.txt:

@@ -97,6 +97,8 @@ typedef struct ConvBlockSpec {
 /* ---- pools ----
  * POOL       x, y, [partial (slots, 3, C) of y's MOMENTS, on a CPU only]: bands of the rows of `out`
  * POOL_GRAD  dy, [x where max], dx: bands of the rows of `in` */
+enum { POOL_FUSED = 4 }; /* sides of the largest window, and largest strides, that `bn` and `add` are for */
+
 typedef struct PoolSpec {
   KernelTarget target;
   int32_t images, bands;

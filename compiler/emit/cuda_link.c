@@ -25,19 +25,22 @@ typedef struct Linker {
   int (*error)(Link link, char *log);
 } Linker;
 
-static const struct {
-  const char *name;
-  size_t offset;
-} functions[] = {
-    {"nvJitLinkCreate", offsetof(Linker, create)},
-    {"nvJitLinkDestroy", offsetof(Linker, destroy)},
-    {"nvJitLinkAddData", offsetof(Linker, add)},
-    {"nvJitLinkComplete", offsetof(Linker, complete)},
-    {"nvJitLinkGetLinkedCubinSize", offsetof(Linker, size)},
-    {"nvJitLinkGetLinkedCubin", offsetof(Linker, cubin)},
-    {"nvJitLinkGetErrorLogSize", offsetof(Linker, error_size)},
-    {"nvJitLinkGetErrorLog", offsetof(Linker, error)},
-};
+/* LINKER_FUNCTION(field, name in the library) */
+#define LINKER_FUNCTIONS(LINKER_FUNCTION)                                                                                        \
+  LINKER_FUNCTION(create, "nvJitLinkCreate")                                                                                     \
+  LINKER_FUNCTION(destroy, "nvJitLinkDestroy")                                                                                   \
+  LINKER_FUNCTION(add, "nvJitLinkAddData")                                                                                       \
+  LINKER_FUNCTION(complete, "nvJitLinkComplete")                                                                                 \
+  LINKER_FUNCTION(size, "nvJitLinkGetLinkedCubinSize")                                                                           \
+  LINKER_FUNCTION(cubin, "nvJitLinkGetLinkedCubin")                                                                              \
+  LINKER_FUNCTION(error_size, "nvJitLinkGetErrorLogSize")                                                                        \
+  LINKER_FUNCTION(error, "nvJitLinkGetErrorLog")
+
+static void *find_function(void *library, const char *name, Err *err) {
+  void *function = dlsym(library, name);
+  if (!function) err_set(err, "the nvJitLink found has no %s: CUDA 12 or newer is needed", name);
+  return function;
+}
 
 /* The library stays open: the dynamic linker keeps one of it, however often it is opened. */
 static bool open_linker(Linker *linker, Err *err) {
@@ -48,13 +51,13 @@ static bool open_linker(Linker *linker, Err *err) {
   if (!library)
     return err_set(err, "there is no nvJitLink (libnvJitLink.so.13 or .12), which links kernels for a GPU: install the CUDA "
                         "toolkit, or its part libnvjitlink, and set CUDA_HOME where it is not in /usr/local/cuda");
-  for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-    void *function = dlsym(library, functions[i].name);
-    if (!function) return err_set(err, "the nvJitLink found has no %s: CUDA 12 or newer is needed", functions[i].name);
-    memcpy((char *)linker + functions[i].offset, &function, sizeof function);
-  }
-  const Linker *l = linker;
-  return l->create && l->destroy && l->add && l->complete && l->size && l->cubin && l->error_size && l->error; /* each is there */
+  void *function;
+#define LINKER_FUNCTION(field, name)                                                                                             \
+  if (!(function = find_function(library, name, err))) return false;                                                             \
+  memcpy(&linker->field, &function, sizeof function);
+  LINKER_FUNCTIONS(LINKER_FUNCTION)
+#undef LINKER_FUNCTION
+  return true;
 }
 
 bool cuda_find_linker(Err *err) {
@@ -155,7 +158,7 @@ static bool take_cubin(const Linker *linker, Link link, EmitObject *linked) {
 
 bool cuda_link(const char *arch, const EmitObject *objects, size_t count, const CudaSymbol *symbols, size_t symbol_count,
                EmitResources *resources, EmitObject *linked, Err *err) {
-  Linker linker = {0};
+  Linker linker;
   if (!open_linker(&linker, err)) return false;
   char option[48];
   snprintf(option, sizeof option, "-arch=%s", arch);

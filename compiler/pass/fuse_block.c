@@ -1,6 +1,7 @@
 /* Finds the groups of values that one kernel makes: ConvBlocks, their gradients, and moments with what they are of. Patterns are
  * tried in this order on each value; a value belongs to one group. CPUs have kernels for them (kernels/cpu/conv_block*.c). */
 #include "compiler/pass/fuse_private.h"
+#include "kernels/family.h"
 
 #include <string.h>
 
@@ -232,7 +233,9 @@ static void find_gradient(Fuser *f, ValueId dwp, FusePattern pattern) {
 static void find_pool_gradient(Fuser *f, ValueId gradient) {
   BlockValues g = no_block();
   const GraphNode *node = graph_node(f->graph, gradient);
-  if (!match_bn(f, node->operands[0], &g) || f->use_count[g.dz] != 1) return;
+  const Window *w = &node->attributes->window;
+  bool small = w->kernel_y <= POOL_FUSED && w->kernel_x <= POOL_FUSED && w->stride_y <= POOL_FUSED && w->stride_x <= POOL_FUSED;
+  if (!small || !match_bn(f, node->operands[0], &g) || f->use_count[g.dz] != 1) return;
   g.da = g.masked = gradient;
   if (node->op == OP_MAX_POOL_GRAD) g.a = node->operands[1];
   match_target(f, &g);
@@ -244,7 +247,7 @@ static void find_pool_gradient(Fuser *f, ValueId gradient) {
 }
 
 static bool wanted(const Fuser *f, FusePattern pattern) {
-  return !f->options->gpu && pattern != FUSE_POOL_GRAD && fuse_wants(f->options, pattern);
+  return !f->options->gpu && fuse_wants(f->options, pattern);
 }
 
 void fuse_find_groups(Fuser *f) {

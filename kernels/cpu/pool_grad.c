@@ -17,6 +17,7 @@ enum { MOST_ROWS = GRADIENT_ROWS + POOL_SMALL - 1, MOST_AROUND = MOST_ROWS + 2 *
 /* A step's rows of the input, first = rows * step - lead * rows, at one block of channels. */
 typedef struct GradientRows {
   LoopValue image, first, c, lanes;
+  LoopValue factor[4]; /* of `bn`: its coefficients of these channels */
   int32_t count;
   LoopValue peaks[MOST_AROUND];  /* where the peaks of rows first - delay .. first + count - 1 + delay begin */
   LoopValue window[MOST_AROUND]; /* the output's rows whose windows hold them, from the uppermost on: those inside, */
@@ -48,13 +49,28 @@ static LoopValue peak_at(const PoolGradient *g, const GradientRows *r, Column *c
   return column->peak[i];
 }
 
+/* dz = c0 dn + (c1 (z - c2) + c3), dn as loaded */
+static LoopValue through_bn(const PoolGradient *g, const GradientRows *r, LoopValue dn, LoopValue x, int32_t j, int32_t i) {
+  LoopKernel *k = g->k;
+  Plane plane = g->s->out;
+  plane.stride = g->s->z_stride;
+  LoopValue nothing = loop_int(k, 0);
+  LoopValue base = plane_index(k, &plane, r->image, r->window[i], nothing, r->c);
+  LoopValue at = AT(k, (int64_t)j * plane.stride, {base, 1}, {x, plane.stride});
+  LoopValue z = loop_load_lanes(k, g->z, at, r->lanes, 0);
+  z = loop_op2(k, LOOP_SUB, z, r->factor[2]);
+  z = loop_op3(k, LOOP_FMA, r->factor[1], z, r->factor[3]);
+  return loop_op3(k, LOOP_FMA, r->factor[0], dn, z);
+}
+
 static LoopValue gradient_at(const PoolGradient *g, const GradientRows *r, Column *column, LoopValue x, int32_t j, int32_t i) {
   LoopKernel *k = g->k;
   if (column->gradient[i] == LOOP_NONE) {
     LoopValue nothing = loop_int(k, 0);
     LoopValue base = plane_index(k, &g->s->out, r->image, r->window[i], nothing, r->c);
     LoopValue at = AT(k, (int64_t)j * g->s->out.stride, {base, 1}, {x, g->s->out.stride});
-    column->gradient[i] = loop_load_lanes(k, g->dy, at, r->lanes, 0);
+    LoopValue value = loop_load_lanes(k, g->dy, at, r->lanes, 0);
+    column->gradient[i] = g->s->bn ? through_bn(g, r, value, x, j, i) : value;
   }
   return column->gradient[i];
 }
@@ -224,6 +240,10 @@ static void give_to_pixels(const PoolGradient *g, const GradientRows *r) {
     for (int32_t j = 0; j < tiles[i].size; j++) {
       LoopValue gradient = pixel_gradient(g, &beside, x, first, j);
       LoopValue at = AT(k, (int64_t)j * g->to.stride, {base, 1}, {x, g->to.stride});
+      if (s->add) {
+        LoopValue old = loop_load_lanes(k, g->dx, at, r->lanes, 0);
+        gradient = loop_op2(k, LOOP_ADD, old, gradient);
+      }
       loop_store_lanes(k, g->dx, at, gradient, r->lanes);
     }
     loop_end(k);
@@ -270,6 +290,10 @@ static void gradient_step(const PoolGradient *g, LoopValue image, LoopValue step
   GradientRows r = gradient_rows(g, image, step, count);
   r.c = c;
   r.lanes = lanes;
+  for (int i = 0; i < 4 && g->s->bn; i++) {
+    LoopValue at = AT(g->k, (int64_t)i * g->s->out.channels, {c, 1});
+    r.factor[i] = loop_load_lanes(g->k, g->coefficients, at, lanes, 0);
+  }
   give_to_rows(g, &r);
   give_to_pixels(g, &r);
 }
@@ -331,12 +355,19 @@ static void gradient_begin(const PoolGradient *g) {
 }
 
 LoopKernel *cpu_pool_grad(const PoolSpec *s, Arena *arena) {
-  if (!pool_is_small(s)) return pool_any_grad(s, arena);
+  if (!pool_is_small(s)) {
+    if (s->bn || s->add) die("a large pool's gradient with a BN or a sum");
+    return pool_any_grad(s, arena);
+  }
   LoopKernel *k = loop_new(arena, s->max ? "max_pool_grad" : "avg_pool_grad", s->target.lanes);
   PoolGradient g = {.s = s, .k = k, .to = pool_gradient_plane(s), .across = pool_across(s)};
-  g.dy = loop_buffer(k, "dy", LOOP_IN, LOOP_ELEMENT_F32);
+  g.dy = loop_buffer(k, s->bn ? "dn" : "dy", LOOP_IN, LOOP_ELEMENT_F32);
+  if (s->bn) {
+    g.z = loop_buffer(k, "z", LOOP_IN, LOOP_ELEMENT_F32);
+    g.coefficients = loop_buffer(k, "coefficients", LOOP_IN, LOOP_ELEMENT_F32);
+  }
   if (s->max) g.in = loop_buffer(k, "x", LOOP_IN, LOOP_ELEMENT_F32);
-  g.dx = loop_buffer(k, "dx", LOOP_OUT, LOOP_ELEMENT_F32);
+  g.dx = loop_buffer(k, "dx", s->add ? LOOP_INOUT : LOOP_OUT, LOOP_ELEMENT_F32);
   int32_t last = (s->in.width - 1 + s->pad_x) / s->stride_x;
   g.given_left = s->kernel_x - 1;
   g.given_right = last < s->out.width ? 0 : last - s->out.width + 1;

@@ -12,11 +12,12 @@ enum {
 typedef struct PoolGradient {
   const PoolSpec *s;
   LoopKernel *k;
-  Plane to;           /* of the gradient */
-  int32_t dy, in, dx; /* buffers */
-  int32_t given;      /* shared (rows, given_left + output's width + given_right, across) */
-  int32_t pixels;     /* shared (delay + rows, kernel_x - 1 + width + kernel_x - 1, across): a ring */
-  int32_t peaks;      /* shared (delay + rows + delay, output's width, across): a ring */
+  Plane to;                /* of the gradient */
+  int32_t dy, in, dx;      /* buffers; `dy` is dn where the spec has `bn` */
+  int32_t z, coefficients; /* of `bn` */
+  int32_t given;           /* shared (rows, given_left + output's width + given_right, across) */
+  int32_t pixels;          /* shared (delay + rows, kernel_x - 1 + width + kernel_x - 1, across): a ring */
+  int32_t peaks;           /* shared (delay + rows + delay, output's width, across): a ring */
   int32_t given_left, given_right;
   int32_t rows;  /* of the input in a step: a multiple of the stride */
   int32_t delay; /* rows around those of a step that must be known: kernel_y - 1 where the pool is of maxima, else 0 */

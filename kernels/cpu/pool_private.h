@@ -9,7 +9,7 @@
 
 #include <math.h>
 
-enum { POOL_SMALL = 4 };
+enum { POOL_SMALL = POOL_FUSED };
 
 static inline bool pool_is_small(const PoolSpec *s) {
   bool kernel = s->kernel_y <= POOL_SMALL && s->kernel_x <= POOL_SMALL;

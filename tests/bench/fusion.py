@@ -58,12 +58,12 @@ search cell{channels} on synthetic {{
 
 def measure_kernels(a, report, version, missing):
     machine = measure.Machine(a.patience)
-    lines = machine.run(measure.command([a.kernel_bench, f"rounds={a.rounds}", f"cpu={a.cpu}", "json", *a.groups]))
+    lines = machine.run(measure.command([a.kernel_bench, f"rounds={4 * a.rounds}", f"cpu={a.cpu}", "json", *a.groups]))
     lines = lines if isinstance(lines, list) else [lines]
     groups = list(dict.fromkeys(line["group"] for line in lines))
     peer = {}
     if version:
-        theirs = machine.run(measure.command([a.python, a.oracle, "onednn", f"--rounds={a.rounds}", *groups]))
+        theirs = machine.run(measure.command([a.python, a.oracle, "onednn", f"--rounds={4 * a.rounds}", *groups]))
         peer = {line["group"]: line["gflops"] for line in (theirs if isinstance(theirs, list) else [theirs])}
     ways = {(line["group"], line["way"] == "parts"): line for line in lines}
     rows = []
@@ -102,14 +102,14 @@ def measure_forms(a, report, folder):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    measure.add_options(ap, rounds=5)
+    measure.add_options(ap, rounds=3)
     ap.add_argument("--part", nargs="+", choices=["kernels", "generate"], default=["kernels", "generate"])
     ap.add_argument("--kernel-bench", default=os.path.join(measure.TOP, "build", "tests", "kernel_bench"))
     ap.add_argument("--groups", nargs="*", default=[], help="kernel_bench's names; all if none is given")
     ap.add_argument("--cpu", default="x86-64-v4" if has_avx512() else "x86-64-v3")
     ap.add_argument("--step", nargs="+", default=["train_step", "search_step"])
     ap.add_argument("--channels", nargs="+", type=int, default=[16, 32, 64, 128, 256])
-    ap.add_argument("--steps", type=int, default=10)
+    ap.add_argument("--steps", type=int, default=3)
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--batch", type=int, default=32)
     ap.add_argument("--side", type=int, default=16)

@@ -27,12 +27,14 @@ def relative_losses(a, spec, folder):
     fixture = os.path.join(folder, "fixture.safetensors")
     oracle = [a.python, a.oracle]
     subprocess.run([*oracle, "fixture", fixture, "--spec", spec, "--batch", str(a.check_batch), "--size", "32"], check=True,
-                   stdout=subprocess.DEVNULL)
-    ours = subprocess.run([a.check_fixtures, "--backend=cpu", "--bound=1", "--each", fixture], stdout=subprocess.PIPE, text=True)
+                   stdout=subprocess.DEVNULL, timeout=900)
+    ours = subprocess.run([a.check_fixtures, "--backend=cpu", "--bound=1", "--each", fixture], stdout=subprocess.PIPE, text=True,
+                          timeout=900)
     found = re.search(r"^\s*loss\s+([0-9.e+-]+)", ours.stdout, re.M)
     if not found:
         sys.exit(f"steps.py: {a.check_fixtures} compared no loss:\n{ours.stdout}")
-    theirs = subprocess.run([*oracle, "float32", fixture, "--channels-last"], check=True, stdout=subprocess.PIPE, text=True)
+    theirs = subprocess.run([*oracle, "float32", fixture, "--channels-last"], check=True, stdout=subprocess.PIPE, text=True,
+                            timeout=900)
     return float(found.group(1)), json.loads(theirs.stdout)["loss"]
 
 

@@ -2,6 +2,7 @@
 #include "tests/numeric/families/case.h"
 
 #include <math.h>
+#include <string.h>
 
 /* ---- pools ---- */
 
@@ -62,9 +63,10 @@ static void pool_divide(Case *c, PoolSpec *s, int rows) {
   case_divide(c, rows);
   s->images = c->images;
   s->bands = c->bands;
-  c->text = arena_printf(c->arena, "%s in %s, out %s, kernel %d x %d, stride %d %d, pad %d %d, dx_stride %d%s",
+  c->text = arena_printf(c->arena, "%s in %s, out %s, kernel %d x %d, stride %d %d, pad %d %d, dx_stride %d%s%s%s",
                          s->max ? "max" : "mean", plane_text(c, &s->in), plane_text(c, &s->out), s->kernel_y, s->kernel_x,
-                         s->stride_y, s->stride_x, s->pad_y, s->pad_x, s->dx_stride, s->moments ? ", moments" : "");
+                         s->stride_y, s->stride_x, s->pad_y, s->pad_x, s->dx_stride, s->moments ? ", moments" : "",
+                         s->bn ? ", bn" : "", s->add ? ", added" : "");
 }
 
 static double *pool_input(Case *c, const PoolSpec *s) {
@@ -100,15 +102,43 @@ void case_pool(Case *c) {
   case_build(c, &s);
 }
 
+/* z and the coefficients; what the gradient of the BN makes of dn. */
+static const double *pool_through_bn(Case *c, const PoolSpec *s, const double *dn) {
+  Plane plane = s->out;
+  plane.stride = s->z_stride;
+  int n = s->out.channels;
+  const double *z = case_input(c, LOOP_ELEMENT_F32, plane_size(c, &plane));
+  const double *factor = case_input(c, LOOP_ELEMENT_F32, 4 * (int64_t)n);
+  double *dy = ARENA_ARRAY(c->arena, double, plane_size(c, &s->out));
+  for (int b = 0; b < c->batch; b++)
+    for (int y = 0; y < s->out.height; y++)
+      for (int i = 0; i < s->out.width * n; i++) {
+        int64_t at = plane_at(&s->out, b, y, i / n, i % n), from = plane_at(&plane, b, y, i / n, i % n);
+        dy[at] = factor[i % n] * dn[at] + (factor[n + i % n] * (z[from] - factor[2 * n + i % n]) + factor[3 * n + i % n]);
+      }
+  return dy;
+}
+
 void case_pool_grad(Case *c) {
   PoolSpec s = pool_spec(c, true);
   Plane to = s.in;
   if (case_chance(c, 50)) to.stride = s.dx_stride = s.in.channels + (case_chance(c, 50) ? 8 : case_pick(c, 0, 5));
+  bool small = s.kernel_y <= POOL_FUSED && s.kernel_x <= POOL_FUSED && s.stride_y <= POOL_FUSED && s.stride_x <= POOL_FUSED;
+  s.bn = small && !c->target.gpu && case_chance(c, 50);
+  s.add = small && !c->target.gpu && case_chance(c, 50);
+  s.z_stride = s.bn ? s.out.channels + case_pick(c, 0, 5) : 0;
   pool_divide(c, &s, s.in.height);
   const double *dy = case_input(c, s.out.element, plane_size(c, &s.out));
+  if (s.bn) dy = pool_through_bn(c, &s, dy);
   const double *x = s.max ? pool_input(c, &s) : NULL;
-  double *dx = case_output(c, to.element, plane_size(c, &to));
-  plane_clear(c, &to, dx);
+  double *dx = NULL;
+  if (s.add) {
+    const double *old = case_update(c, to.element, plane_size(c, &to), &dx);
+    memcpy(dx, old, (size_t)plane_size(c, &to) * sizeof *dx);
+  } else {
+    dx = case_output(c, to.element, plane_size(c, &to));
+    plane_clear(c, &to, dx);
+  }
   pool_reference(c, &s, &to, x, dy, NULL, dx);
   case_build(c, &s);
 }

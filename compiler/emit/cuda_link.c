@@ -47,10 +47,15 @@ static bool open_linker(Linker *linker, Err *err) {
   static const char *const names[] = {"libnvJitLink.so.13", "libnvJitLink.so.12", "libnvJitLink.so"};
   const char *named = getenv("ADWP_NVJITLINK");
   void *library = named ? dlopen(named, RTLD_NOW | RTLD_LOCAL) : cuda_open_toolkit(names, sizeof names / sizeof *names);
-  if (!library && named) return err_set(err, "cannot open nvJitLink, which $ADWP_NVJITLINK says is `%s`: %s", named, dlerror());
-  if (!library)
-    return err_set(err, "there is no nvJitLink (libnvJitLink.so.13 or .12), which links kernels for a GPU: install the CUDA "
-                        "toolkit, or its part libnvjitlink, and set CUDA_HOME where it is not in /usr/local/cuda");
+  if (!library && named) {
+    err_set(err, "cannot open nvJitLink, which $ADWP_NVJITLINK says is `%s`: %s", named, dlerror());
+    return false;
+  }
+  if (!library) {
+    err_set(err, "there is no nvJitLink (libnvJitLink.so.13 or .12), which links kernels for a GPU: install the CUDA "
+                 "toolkit, or its part libnvjitlink, and set CUDA_HOME where it is not in /usr/local/cuda");
+    return false;
+  }
   void *function;
 #define LINKER_FUNCTION(field, name)                                                                                             \
   if (!(function = find_function(library, name, err))) return false;                                                             \

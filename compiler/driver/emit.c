@@ -102,9 +102,8 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
 
 static const struct argp_option option_list[] = {
     {"stage", KEY_STAGE, "STAGE", 0,
-     "spec (the model as JSON); lower, then after each pass autodiff, simplify, hoist, sums, layout, and graph after all of "
-     "them; loop; "
-     "llvm or asm (of a CPU); cuda, ptx or cubin (of a GPU); resources (registers, spills "
+     "spec (the model as JSON); lower, then after each pass autodiff, simplify, hoist, sums, layout (also called graph) and "
+     "fuse; loop; llvm or asm (of a CPU); cuda, ptx or cubin (of a GPU); resources (registers, spills "
      "and shared memory of each kernel on a GPU)",
      0},
     {"step", KEY_STEP, "STEP", 0, "Of this step only: train_step, search_enter, search_step, cross_step, eval or gradient_step",

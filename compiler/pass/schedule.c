@@ -178,12 +178,15 @@ Plane schedule_plane(const Scheduler *s, ValueId v, Place place) {
   return plane;
 }
 
-enum { CPU_TASK_PIXELS = 512 }; /* a task's tensors stay in the second-level cache */
+enum {
+  CPU_TASK_PIXELS = 512, /* a task's tensors stay in the second-level cache */
+  CPU_LEAST_TASKS = 8,   /* of a whole batch: to share out, and so that sums in f32 stay short */
+};
 
 /* About CPU_TASK_PIXELS; a number that divides the batch is liked, for it gives tasks of one size. */
 static int32_t images_of(int64_t batch, int64_t pixels) {
   int64_t most = CPU_TASK_PIXELS / (pixels > 0 ? pixels : 1);
-  if (most > batch) most = batch;
+  if (most > batch / CPU_LEAST_TASKS) most = batch / CPU_LEAST_TASKS;
   if (most < 1) return 1;
   for (int64_t images = most; 2 * images > most; images--)
     if (batch % images == 0) return (int32_t)images;

@@ -21,11 +21,11 @@ for level in "${levels[@]}"; do
 done
 
 # With each way of fusing left out, and generated weights made in each way.
-for pattern in conv_block conv_block_grad moments prologue map accumulate place descend run all; do
-  "$check_fixtures" --backend=cpu --no-fuse=$pattern "$top"/tests/oracle/fixtures/*.safetensors
+for pattern in conv_block conv_block_grad pointwise_grad pool_grad moments prologue map accumulate place descend run all; do
+  "$check_fixtures" --backend=cpu --no-fuse=$pattern "$top"/tests/oracle/fixtures/hyper-small.safetensors
 done
 for form in horizontal vertical hoisted none; do
-  "$check_fixtures" --backend=cpu --fuse-generate=$form "$top"/tests/oracle/fixtures/*.safetensors
+  "$check_fixtures" --backend=cpu --fuse-generate=$form "$top"/tests/oracle/fixtures/trajectory.safetensors
 done
 
 # CUDA text on the emulator, of the project's own small fixtures.

@@ -54,4 +54,5 @@ for step in train_step search_step cross_step eval; do
     grep -q "\"$key\":" profile.json || fail "profile --json has no $key"
   done
 done
-adwp profile "$small" --step=train_step --steps=3 2>/dev/null | grep -q 'GFLOP/s' || fail "profile"
+adwp profile "$small" --step=train_step --steps=3 >profile.txt 2>/dev/null || fail "profile"
+grep -q 'GFLOP/s' profile.txt || fail "profile without GFLOP/s"

@@ -216,7 +216,8 @@ static void check_step(const Model *model, unsigned step, const char *cpu, FuseO
     if (generated && !node->type.batched && node->type.rank == 1 && node->type.dims[0] > 6) continue;
     double error = difference(&node->type, plain, place, m.storages[place->storage], interpretation_value(reference, (ValueId)v));
     compared++;
-    if (!(error < 1e-3)) {
+    double bound = node->op == OP_ROW_SUM ? 1e-2 : 1e-3; /* of a row whose terms cancel */
+    if (!(error < bound)) {
       wrong++;
       const GraphNode *first = graph_node(graph, node->operands[0]);
       print_message("%s: value %zu, %s of %s (kept %d): error %g\n", graph->name, v, op_table[node->op].text,

@@ -161,10 +161,9 @@ static int by_number(const void *a, const void *b) {
 }
 
 uint32_t group_body(const KernelGroup *group, int32_t kernel) {
-  const uint32_t wanted = (uint32_t)kernel;
-  const uint32_t *found = bsearch(&wanted, group->kernels, group->count, sizeof wanted, by_number);
-  if (!found) die("kernel %d is not in the group", kernel);
-  return (uint32_t)(found - group->kernels);
+  for (uint32_t i = 0; i < group->count; i++)
+    if (group->kernels[i] == (uint32_t)kernel) return i;
+  die("kernel %d is not in the group", kernel);
 }
 
 /* The kernels of a segment's launches, from launch `*at` on; moves it behind them. */
